@@ -1,0 +1,314 @@
+"""Every code that the DICOM room can answer with, and its text for the person who operates it.
+
+Codes start with ``E_`` (the data cannot be used: the case or file is refused), ``S_`` (left out by a rule: nothing is
+broken, but nothing is fused automatically either) or ``W_`` (used, with a remark). ``EXPLANATIONS`` is the only place
+where their texts live; `docs/dicom.md` lists it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddfm_monai.errors import InputError
+
+__all__ = ["EXPLANATIONS", "DicomError", "Explanation", "Problem"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a code means.
+
+    Args:
+        what: what was found, in one sentence.
+        expected: what would have been accepted.
+        remedy: what the operator can do.
+    """
+
+    what: str
+    expected: str
+    remedy: str
+
+
+EXPLANATIONS: dict[str, Explanation] = {
+    # One file.
+    "E_HEADER": Explanation(
+        "A DICOM file's header cannot be read, or an attribute in it has a value that is not allowed.",
+        "a header that follows the DICOM standard",
+        "Export the series again from its source; a copy that was interrupted is the usual cause.",
+    ),
+    "E_EMPTY_FILE": Explanation(
+        "The file has no bytes.", "a DICOM file", "Export the series again if the file belongs to it."
+    ),
+    "E_UNREADABLE_FILE": Explanation(
+        "The operating system does not let the file be read.",
+        "a readable file",
+        "Check the permissions and the disk, then scan again.",
+    ),
+    "S_NOT_DICOM": Explanation("The file is not DICOM.", "a DICOM file", "Nothing to do: other files are passed over."),
+    "S_ARCHIVE": Explanation(
+        "The file is an archive (zip, gzip, tar, 7z...).", "unpacked files", "Unpack it and scan again."
+    ),
+    "S_DICOMDIR": Explanation(
+        "The file is a DICOMDIR, a table of contents.",
+        "image files",
+        "Nothing to do: every file is looked at, whether the DICOMDIR lists it or not.",
+    ),
+    "S_SOP_CLASS": Explanation(
+        "The object is not an MR, CT, PET or NM image (a report, a plan, a segmentation, a picture...).",
+        "MR, CT, PET or NM Image Storage, or their enhanced multi-frame forms",
+        "Nothing to do.",
+    ),
+    "S_OUTSIDE_ROOT": Explanation(
+        "A symbolic link leads out of the scanned folder, or back into a folder that is scanned anyway.",
+        "files inside the scanned folder",
+        "Scan the folder that the link points to.",
+    ),
+    # One sub-series: geometry.
+    "E_NO_GEOMETRY": Explanation(
+        "Image Position (Patient) or Image Orientation (Patient) is missing or is not a valid position or orientation.",
+        "both attributes in every slice, the orientation being two perpendicular unit vectors",
+        "Export the original series instead of a secondary capture or screenshot.",
+    ),
+    "E_NO_PIXEL_SPACING": Explanation(
+        "Pixel Spacing is missing or not positive.",
+        "Pixel Spacing in every slice, two positive numbers in mm",
+        "Export the original series; Imager Pixel Spacing is not used, because it is not a size in the patient.",
+    ),
+    "E_SINGLE_SLICE": Explanation(
+        "There is one slice only.", "a volume of at least two slices", "Export the whole series."
+    ),
+    "E_MISSING_SLICES": Explanation(
+        "At least one slice between the first and the last is missing.",
+        "equally spaced slices without a gap",
+        "Export the series again; if the slice was never acquired, the series cannot be used.",
+    ),
+    "E_IRREGULAR_SPACING": Explanation(
+        "The slices are not equally spaced along one straight line.",
+        "spacing constant to 1 % and 0.01 mm",
+        "Use a reconstruction with constant spacing, or resample the series first.",
+    ),
+    "E_DUPLICATE_POSITION": Explanation(
+        "Several different slices lie at the same position and no attribute tells them apart.",
+        "one slice per position, or an echo, time, b-value or acquisition number that separates them",
+        "Export only the volume that is wanted.",
+    ),
+    "E_DUPLICATE_INSTANCE": Explanation(
+        "Two files carry the same SOP Instance UID but different pixels.",
+        "one instance per SOP Instance UID",
+        "Find out which copy is right and remove the other from the export.",
+    ),
+    "E_GANTRY_TILT": Explanation(
+        "The slices are stacked obliquely (gantry tilt), so the grid is sheared.",
+        "slices stacked along their normal, for the series whose grid the result takes",
+        "Use the tilted series as the second of the pair, or correct the tilt first.",
+    ),
+    "E_MOSAIC": Explanation(
+        "The image is a Siemens mosaic: many slices as tiles of one picture.",
+        "one slice per image, or an enhanced multi-frame image",
+        "Export the series as enhanced DICOM, or convert it with dcm2niix and fuse the NIfTI file.",
+    ),
+    "E_NOT_TOMOGRAPHIC": Explanation(
+        "The NM image is not a reconstructed tomographic volume.",
+        "Image Type value 3 RECON TOMO or RECON GATED TOMO",
+        "Export the reconstructed slices, not the projections or the planar image.",
+    ),
+    "E_TOO_LARGE": Explanation(
+        "The volume has more voxels than allowed.",
+        "at most 500 million voxels",
+        "Export a part of the series, or a coarser reconstruction.",
+    ),
+    # One sub-series: pixels.
+    "E_COLOUR": Explanation(
+        "The image is in colour (RGB, YBR or palette).",
+        "MONOCHROME1 or MONOCHROME2 with one sample per pixel",
+        "Export the original grey images; a coloured copy holds no measured values.",
+    ),
+    "E_PIXEL_DATA": Explanation(
+        "Pixel Data is missing, shorter than the header says, or cannot be decoded.",
+        "Pixel Data of Rows x Columns x Number of Frames",
+        "Export the file again; an interrupted copy is the usual cause.",
+    ),
+    "E_DECODER": Explanation(
+        "The Transfer Syntax (compression) cannot be decoded with what is installed.",
+        "an uncompressed syntax, RLE, or a JPEG family syntax with its decoder installed",
+        "Run: pip install 'ddfm-monai[dicom]' (python-gdcm, pylibjpeg, pylibjpeg-openjpeg, pyjpegls), or export "
+        "uncompressed.",
+    ),
+    "E_NOT_FINITE": Explanation(
+        "After rescaling, the volume holds NaN or infinite values.",
+        "finite values",
+        "Check Rescale Slope and Rescale Intercept of the named file.",
+    ),
+    "E_CHANGED": Explanation(
+        "A file is not the one that was scanned.",
+        "files that stay as they are between scan and run",
+        "Scan again, then run.",
+    ),
+    # A folder or file given as one image.
+    "E_NO_SERIES": Explanation(
+        "The folder holds no series that can be read as a volume.",
+        "one MR, CT, PET or NM series",
+        "See the reasons listed; `ddfm dicom scan` lists every file.",
+    ),
+    "E_SEVERAL_SERIES": Explanation(
+        "The folder holds several series that can be read as volumes.",
+        "exactly one",
+        "Give a folder with one series, or use `ddfm dicom scan` and choose in the manifest.",
+    ),
+    # Pairing.
+    "S_LOCALIZER": Explanation(
+        "A localizer (scout).", "a diagnostic series", "Nothing to do; a manifest may still name it."
+    ),
+    "S_FEW_SLICES": Explanation("Fewer than four slices.", "a volume", "Nothing to do; a manifest may still name it."),
+    "S_STRAY_SLICES": Explanation(
+        "A minority of the series differs in size, orientation or type from the rest and was set apart.",
+        "one consistent series",
+        "Look whether the slices set apart belong to the volume; a manifest may still name them.",
+    ),
+    "S_SEVERAL_ORIENTATIONS": Explanation(
+        "The series has several orientations and none holds the majority (three-plane scout, radial series).",
+        "one orientation per series",
+        "Name the wanted sub-series in the manifest.",
+    ),
+    "S_DERIVED": Explanation(
+        "A derived image (MIP, MPR, projection, parameter map, ADC...).",
+        "an original or reconstructed image",
+        "Name it in the manifest if it is meant.",
+    ),
+    "S_OWN_OUTPUT": Explanation("A result of ddfm_monai itself.", "an acquired series", "Nothing to do."),
+    "S_NO_PARTNER": Explanation(
+        "The patient has no series of the other kind that can be used.",
+        "one MR and one of CT, PET or NM of the same patient",
+        "Export the other series too. If the patient ID differs between them, list the pair in the manifest.",
+    ),
+    "S_DIFFERENT_FRAME": Explanation(
+        "The two series have different frames of reference and no registration object relates them.",
+        "the same Frame of Reference UID, or a Spatial Registration object",
+        "Pass --register rigid, or list the pair in the manifest with relation register or trust.",
+    ),
+    "S_TOO_FAR_APART": Explanation(
+        "The two series were acquired too many days apart to be registered automatically.",
+        "the same study, or at most --max-days between them",
+        "Raise --max-days, or list the pair in the manifest.",
+    ),
+    "S_LITTLE_OVERLAP": Explanation(
+        "The two volumes share less than half of the smaller one's space.",
+        "an overlap of at least 50 %",
+        "Check that both show the same part of the body; list the pair in the manifest if they do.",
+    ),
+    "S_DEIDENTIFICATION_DIFFERS": Explanation(
+        "One series says that the patient's identity was removed, the other says that it was not.",
+        "the same state in both",
+        "De-identify both with the same tool, or neither.",
+    ),
+    "S_AMBIGUOUS": Explanation(
+        "Several series could be the one, and none was chosen.",
+        "one candidate of each kind per patient and frame of reference",
+        "Set the status of the wanted row to 'run' in the manifest, or pass --select best or --select all.",
+    ),
+    "S_NOT_CHOSEN": Explanation(
+        "Another candidate was preferred (--select best).",
+        "T1, then 3-D, then most slices, then smallest voxels",
+        "Set the status of the row to 'run' in the manifest if this one is meant.",
+    ),
+    # Manifest.
+    "E_MANIFEST": Explanation(
+        "The manifest cannot be used.",
+        "the columns that `ddfm dicom scan -o pairs.csv` writes, UIDs as text",
+        "Write it anew with `ddfm dicom scan` and edit only status, relation, reg_sop_uid and output_kind.",
+    ),
+    "E_UNKNOWN_UID": Explanation(
+        "The manifest names a series, sub-series or registration object that is not in the scanned folder.",
+        "UIDs that a scan of the same folder finds",
+        "Scan again, or correct the UID; spreadsheet programs may have changed it.",
+    ),
+    # Remarks on volumes that are used.
+    "W_DUPLICATE_INSTANCE": Explanation(
+        "The same instance was found more than once, with equal pixels.", "one copy", "Nothing to do: one was used."
+    ),
+    "W_MONOCHROME1": Explanation(
+        "Photometric Interpretation is MONOCHROME1 (display low values bright).",
+        "MONOCHROME2",
+        "Nothing to do for CT, PET and NM: measured values are used as they are. MR is inverted within its value range.",
+    ),
+    "W_SPACING_CONTRADICTS": Explanation(
+        "Spacing Between Slices contradicts the slice positions.",
+        "equal values",
+        "Nothing to do: the positions are used.",
+    ),
+    "W_BROKEN_NEIGHBOUR": Explanation(
+        "A file in the same folder could not be read; it may belong to this series.",
+        "readable files only",
+        "Check that the series is complete.",
+    ),
+    "W_STRAY_SLICES": Explanation(
+        "Slices that differ in size, orientation or type were set apart from this series.",
+        "one consistent series",
+        "Check that the volume is complete.",
+    ),
+    "W_CHARSET": Explanation(
+        "Text in the header is not in the character set that the header declares.",
+        "a correct Specific Character Set",
+        "Nothing to do: the text is kept as it can be read.",
+    ),
+    "W_NO_PREAMBLE": Explanation(
+        "The file lacks the DICOM preamble.", "a file of PS3.10", "Nothing to do: the header could be read."
+    ),
+    "W_NAME_DIFFERS": Explanation(
+        "The two series share the patient ID but not the patient's name.",
+        "the same name",
+        "Check that both belong to one patient.",
+    ),
+    "W_PADDING": Explanation("Pixels marked as padding were set to the background value.", "-", "Nothing to do."),
+    "W_NOT_SUV": Explanation(
+        "The PET values are not a standard uptake value and cannot be turned into one.",
+        "-",
+        "Nothing to do: fusion scales the values anyway.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding: a code of ``EXPLANATIONS``, what was found this time, and where.
+
+    Args:
+        code: a key of ``EXPLANATIONS``.
+        found: what was found, without patient data and without the path, not ending in a full stop.
+        path: the file it was found in, if it is one file.
+    """
+
+    code: str
+    found: str
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.code not in EXPLANATIONS:
+            raise KeyError(self.code)
+
+    def text(self, show_path: bool = True) -> str:
+        """The sentence for people: file, found, expected, what to do. Paths can name patients: they can be left out."""
+        explanation = EXPLANATIONS[self.code]
+        where = f"{self.path}: " if show_path and self.path is not None else ""
+        return f"{where}{self.found}. Expected: {explanation.expected}. {explanation.remedy}"
+
+    def error(self) -> DicomError:
+        """The exception that carries this problem."""
+        return DicomError(self)
+
+
+class DicomError(InputError):
+    """A DICOM file, series or pair that cannot be used.
+
+    ``code`` is one of ``EXPLANATIONS``, ``problem`` the whole finding; ``problem.text(show_path=False)`` is the message
+    without the path.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.text(), problem.code)
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[DicomError], tuple[Problem]]:
+        # Exceptions are rebuilt from their arguments when they cross a process border (Dask).
+        return type(self), (self.problem,)

@@ -1,0 +1,144 @@
+"""One series as the volumes it holds: a sub-series is a set of slices that belong to one volume.
+
+A DICOM series may mix echoes, time points, orientations, sizes and stray localizers. :func:`split_series` sorts its
+slices into sub-series by content, never by file name or folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ddfm_monai.dicom.errors import Problem
+from ddfm_monai.dicom.geometry import Grid, Vector3
+
+__all__ = ["Kind", "Patient", "SeriesKey", "Slice", "SubSeries"]
+
+Kind = Literal["mr", "ct", "pet", "spect"]
+
+KINDS: dict[str, Kind] = {"MR": "mr", "CT": "ct", "PT": "pet", "NM": "spect"}
+
+
+@dataclass(frozen=True, order=True)
+class SeriesKey:
+    """Names one sub-series in manifests, reports and logs, without patient data.
+
+    Args:
+        patient_key: ``"P"`` and 12 hex digits of a hash over Patient ID and Issuer of Patient ID (without a usable
+            Patient ID: over the Study Instance UID).
+        study_uid: Study Instance UID.
+        series_uid: Series Instance UID.
+        subseries: ``"all"`` when the series is one volume, else what sets this one apart, for example
+            ``"EchoTime=4.6"`` or ``"TemporalPositionIdentifier=2"``.
+    """
+
+    patient_key: str
+    study_uid: str
+    series_uid: str
+    subseries: str
+
+    def short(self) -> str:
+        """A short text for messages: patient key, the end of the series UID, and the sub-series."""
+        return f"{self.patient_key} series ...{self.series_uid[-8:]} ({self.subseries})"
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Who it is: for pairing and for ``--show-phi`` only; the representation shows nothing."""
+
+    patient_id: str = field(repr=False)
+    issuer: str = field(repr=False)
+    name: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice of a volume: a file, or one frame of a multi-frame file.
+
+    Args:
+        path: the file.
+        sop_instance_uid: SOP Instance UID of the file.
+        frame: number of the frame within the file, counted from 0; None for a single-frame object.
+        position: Image Position (Patient), LPS mm; None if the file has none.
+        instance_number: Instance Number, or None.
+        copies: other files with the same SOP Instance UID (compared by pixels when read).
+    """
+
+    path: Path
+    sop_instance_uid: str
+    frame: int | None
+    position: Vector3 | None
+    instance_number: int | None
+    copies: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class SubSeries:
+    """The slices of one volume and what is needed to choose, pair and read it.
+
+    Args:
+        key: names it.
+        patient: for pairing; never printed.
+        sop_class_uid: SOP Class UID of all its instances.
+        modality: Modality (``"MR"``, ``"CT"``, ``"PT"`` or ``"NM"``).
+        frame_of_reference_uid: Frame of Reference UID, ``""`` if absent.
+        slices: in volume order, along the slice normal (row direction x column direction).
+        rows, columns: matrix of one slice.
+        grid: the voxel grid; None when ``problem`` says why there is none.
+        image_type: Image Type of the first slice.
+        t1_weighted: a guess from descriptions, sequence and times (MR only).
+        three_d: MR Acquisition Type is 3D.
+        series_number: Series Number, or None.
+        description: Series Description. Free text, may hold patient data: not for logs.
+        acquired: date and time of the study's or series' start, ``YYYYMMDDHHMMSS`` or ``""``.
+        identity_removed: Patient Identity Removed: ``"YES"``, ``"NO"`` or ``""``.
+        problem: why it cannot be read as a volume (an ``E_`` code), or None.
+        exclusion: why it is no automatic candidate (an ``S_`` code), or None; a manifest may still name it.
+        warnings: remarks (``W_`` codes) known from the headers.
+    """
+
+    key: SeriesKey
+    patient: Patient = field(repr=False)
+    sop_class_uid: str
+    modality: str
+    frame_of_reference_uid: str
+    slices: tuple[Slice, ...] = field(repr=False)
+    rows: int
+    columns: int
+    grid: Grid | None
+    image_type: tuple[str, ...]
+    t1_weighted: bool
+    three_d: bool
+    series_number: int | None
+    description: str = field(repr=False)
+    acquired: str
+    identity_removed: str
+    problem: Problem | None = None
+    exclusion: Problem | None = None
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of source, as in `ddfm_monai.volumes`: ``"mr"``, ``"ct"``, ``"pet"`` or ``"spect"``."""
+        return KINDS[self.modality]
+
+    @property
+    def readable(self) -> bool:
+        """Whether its headers describe a volume. Pixels are only looked at when it is read."""
+        return self.problem is None
+
+    @property
+    def usable_as_base(self) -> bool:
+        """Whether a result can take its grid: readable and not tilted."""
+        return self.problem is None and self.grid is not None and self.grid.tilt == 0.0
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files, each once, in slice order, with the copies."""
+        return tuple(dict.fromkeys(path for item in self.slices for path in (item.path, *item.copies)))
+
+    @property
+    def sop_instance_uids(self) -> tuple[str, ...]:
+        """Its SOP Instance UIDs, each once, in slice order."""
+        return tuple(dict.fromkeys(item.sop_instance_uid for item in self.slices))
