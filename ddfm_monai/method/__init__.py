@@ -1,0 +1,16 @@
+"""DDFM itself: tensors in, tensors out. Knows nothing of files, volumes or patients."""
+
+from ddfm_monai.method.inferer import DDFMInferer, Step, noise_field
+from ddfm_monai.method.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
+from ddfm_monai.method.schedule import RespacedDDIM, kept_timesteps
+
+__all__ = [
+    "LIKELIHOODS",
+    "DDFMInferer",
+    "Likelihood",
+    "RespacedDDIM",
+    "Step",
+    "kept_timesteps",
+    "make_likelihood",
+    "noise_field",
+]

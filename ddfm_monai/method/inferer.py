@@ -1,0 +1,143 @@
+"""The sampling loop of DDFM (paper, Algorithm 1) as a MONAI inferer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from torch import Tensor
+
+from ddfm_monai.method.likelihoods import Likelihood, make_likelihood
+from ddfm_monai.method.luma import FULL_RANGE_LUMA
+from ddfm_monai.method.schedule import RespacedDDIM
+
+__all__ = ["DDFMInferer", "Step", "noise_field"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a callback sees after each sampling step.
+
+    Args:
+        index: steps done so far, 1..total.
+        total: number of steps.
+        timestep: timestep that the network was told.
+        estimate: corrected clean estimate ``f̂0``, (B, 1, H, W).
+    """
+
+    index: int
+    total: int
+    timestep: int
+    estimate: Tensor
+
+
+def noise_field(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Standard normal noise that depends on shape and seed only; float32 on the CPU, whatever the device in use."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class DDFMInferer(Inferer):
+    """Fuse pairs of slices by unconditional diffusion sampling corrected by an EM step (Zhao et al., ICCV 2023).
+
+    Every slice of a batch starts from the same noise and keeps its own EM state: its result depends on that pair,
+    the settings and the seed, not on its batch-mates.
+
+    Args:
+        num_inference_steps: network evaluations per slice.
+        likelihood: ``"default"``, ``"published"`` (the published code with its quirks), or a
+            :class:`~ddfm_monai.method.likelihoods.Likelihood`.
+        seed: seed of the start noise.
+        start_timestep: noisiest timestep, 0..999; by default the likelihood's own.
+        settings: further settings of a likelihood given by name, for example ``psi=0.5, eta=0.001``.
+
+    Raises:
+        ValueError: for an unknown likelihood or impossible step counts.
+        TypeError: for a setting that the likelihood does not have.
+    """
+
+    def __init__(
+        self,
+        num_inference_steps: int = 10,
+        likelihood: str | Likelihood = "default",
+        seed: int = 3407,
+        start_timestep: int | None = None,
+        **settings: Any,
+    ) -> None:
+        if isinstance(likelihood, str):
+            likelihood = make_likelihood(likelihood, **settings)
+        elif settings:
+            raise TypeError(f"{', '.join(settings)}: settings go with a likelihood that is given by name.")
+        self.likelihood = likelihood
+        self.seed = seed
+        start = likelihood.start_timestep if start_timestep is None else start_timestep
+        self.scheduler = RespacedDDIM(num_inference_steps, start)
+
+    @property
+    def num_inference_steps(self) -> int:
+        return self.scheduler.num_train_timesteps
+
+    @torch.no_grad()
+    def __call__(  # type: ignore[override]
+        self,
+        inputs: Tensor,
+        network: Callable[[Tensor, Tensor], Tensor],
+        noise: Tensor | None = None,
+        callback: Callable[[Step], None] | None = None,
+        return_sample: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Fuse a batch.
+
+        Args:
+            inputs: (B, 2, H, W), reference and second source in [-1, 1].
+            network: ``(x, timesteps) -> noise`` (variances after it are ignored); its attribute ``in_channels``
+                (default 1) says whether it works on grey or on three-channel images.
+            noise: start noise, (C, H, W) for all or (B, C, H, W); by default from the seed.
+            callback: called after each step; an exception raised in it stops the sampling.
+            return_sample: also return the sample itself, (B, C, H, W), not clamped.
+
+        Returns:
+            (B, 1, H, W) float32 in [-1, 1], and the sample if asked for.
+
+        Raises:
+            ValueError: if inputs are not (B, 2, H, W).
+        """
+        if inputs.ndim != 4 or inputs.shape[1] != 2:
+            raise ValueError(f"inputs have shape {tuple(inputs.shape)}; (B, 2, H, W) is expected.")
+        inputs = torch.as_tensor(inputs, dtype=torch.float32)
+        channels = getattr(network, "in_channels", 1)
+        state = self.likelihood.prepare(inputs[:, :1], inputs[:, 1:])
+        f_t = self._start(state, self._noise(noise, inputs, channels))
+        for i in reversed(range(self.num_inference_steps)):
+            estimate = self._estimate(network, f_t, i, channels)
+            luma = self.likelihood.luma.of(estimate)
+            corrected = self.likelihood.rectify(luma, state, self.scheduler.noise_level(i))
+            f_t, _ = self.scheduler.step(self.likelihood.luma.replace(estimate, luma, corrected), i, f_t)
+            if callback is not None:
+                timestep = int(self.scheduler.model_timesteps[i])
+                callback(Step(self.num_inference_steps - i, self.num_inference_steps, timestep, corrected))
+        fused = self.likelihood.finish(FULL_RANGE_LUMA.of(f_t), state).clamp(-1, 1)
+        return (fused, f_t) if return_sample else fused
+
+    def _noise(self, noise: Tensor | None, inputs: Tensor, channels: int) -> Tensor:
+        batch, _, height, width = inputs.shape
+        if noise is None:
+            noise = noise_field((channels, height, width), self.seed)
+        return noise.to(inputs).expand(batch, channels, height, width)
+
+    def _start(self, state: Any, noise: Tensor) -> Tensor:
+        """``f_T``: pure noise, or the likelihood's first image at the start timestep's noise."""
+        first = self.likelihood.initial(state)
+        if first is None:
+            return noise.contiguous()
+        alpha_bar = self.scheduler.alphas_cumprod[-1]
+        return alpha_bar.sqrt() * first + (1 - alpha_bar).sqrt() * noise
+
+    def _estimate(self, network: Callable[[Tensor, Tensor], Tensor], f_t: Tensor, i: int, channels: int) -> Tensor:
+        """``f̃0 = (f_t - sqrt(1 - ā_t) ε_θ(f_t, t)) / sqrt(ā_t)``, clamped to [-1, 1]."""
+        timesteps = self.scheduler.model_timesteps[i].to(f_t.device).expand(len(f_t))
+        epsilon = network(f_t, timesteps)[:, :channels].float()
+        alpha_bar = self.scheduler.alphas_cumprod[i]
+        return ((f_t - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()).clamp(-1, 1)

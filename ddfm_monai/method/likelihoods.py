@@ -1,0 +1,55 @@
+"""What a likelihood is to the sampling loop, and the ones that can be asked for by name."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from ddfm_monai.method.luma import Luma
+from ddfm_monai.method.published import PublishedEM
+from ddfm_monai.method.saliency import SaliencyEM
+
+__all__ = ["LIKELIHOODS", "Likelihood", "make_likelihood"]
+
+
+class Likelihood(Protocol):
+    """The EM side of DDFM: two sources a, b and, at each step, a correction of the network's clean estimate.
+
+    All state is per slice (dimension 0), so that batch-mates never meet. Attributes: ``name``; ``luma``, how a
+    three-channel network's estimate becomes grey; ``start_timestep``, where sampling begins by default.
+    """
+
+    name: ClassVar[str]
+    luma: ClassVar[Luma]
+    start_timestep: int
+
+    def settings(self) -> dict[str, Any]:
+        """Everything a result depends on, JSON-able, for the provenance."""
+
+    def prepare(self, a: Tensor, b: Tensor) -> Any:
+        """Constant parts and EM state for sources a, b: (B, 1, H, W) in [-1, 1]."""
+
+    def initial(self, state: Any) -> Tensor | None:
+        """(B, 1, H, W) to be noised to the start timestep, or None to start from pure noise."""
+
+    def rectify(self, f: Tensor, state: Any, noise_level: float) -> Tensor:
+        """One EM step: ``f̃0 -> f̂0``, both (B, 1, H, W). noise_level: sd of the noise in ``f_t / sqrt(ā_t)``."""
+
+    def finish(self, f: Tensor, state: Any) -> Tensor:
+        """What is done to the last estimate (B, 1, H, W)."""
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {"default": SaliencyEM, "published": PublishedEM}
+
+
+def make_likelihood(name: str, **settings: Any) -> Likelihood:
+    """The likelihood of that name with these settings.
+
+    Raises:
+        ValueError: for a name that does not exist.
+        TypeError: for a setting that the likelihood does not have.
+    """
+    if name not in LIKELIHOODS:
+        raise ValueError(f"likelihood is {name!r}; known are {', '.join(LIKELIHOODS)}.")
+    return LIKELIHOODS[name](**settings)
