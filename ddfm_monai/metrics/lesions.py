@@ -59,9 +59,9 @@ def lesion_transfer(fuse: Fuse, a: Any, b: Any) -> dict[str, float]:
         a, b: sources, ``(H, W)`` or ``(X, Y, Z)``, grey levels 0..255.
 
     Returns:
-        The transfer of each kind, and ``"worst"``, the smallest: what a reader can rely on. Over a volume: mean over
-        the slices that have room for the kind. A kind without room anywhere (a black source has none for a dark
-        lesion) is NaN and not part of the worst.
+        The transfer of each kind, mean over its lesions, and ``"worst"``, the smallest of the four: what a reader can
+        rely on. A kind that fits nowhere (a black source has no room for a dark lesion) is NaN and not part of the
+        worst.
 
     Raises:
         InputError: shapes differ, values not 0..255, or no lesion of any kind fits.
@@ -93,10 +93,9 @@ def lesion_probes(a: Any, b: Any) -> dict[str, LesionProbe]:
 
 
 def transferred(clean: Any, altered: Any, lesion: Array) -> float:
-    """<dF, L> / <L, L> of two fusions, without and with the lesions; a volume's slices are averaged."""
+    """<dF, L> / <L, L> of two fusions, without and with the lesions L: the mean over all lesions of the array."""
     change = np.asarray(altered, dtype=np.float64) - np.asarray(clean, dtype=np.float64)
-    projected, energy = np.sum(change * lesion, axis=(0, 1)), np.sum(lesion * lesion, axis=(0, 1))
-    return float(np.mean((projected[energy > 0] / energy[energy > 0]) if lesion.ndim == 3 else projected / energy))
+    return float(np.sum(change * lesion) / np.sum(lesion * lesion))
 
 
 def _pair(a: Any, b: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

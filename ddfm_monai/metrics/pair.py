@@ -48,7 +48,8 @@ def evaluate_slices(fused: Any, a: Any, b: Any) -> dict[int, dict[str, float]]:
     if fused.ndim == 2:
         return {0: evaluate_slice(fused, a, b)}
     indices = list(foreground_slices(a, b)) or range(fused.shape[-1])
-    return {k: evaluate_slice(*(np.ascontiguousarray(v[..., k]) for v in (fused, a, b))) for k in indices}
+    # x is a picture's column: transposed, a picture read as a volume gives exactly what its (H, W) array gives.
+    return {k: evaluate_slice(*(np.ascontiguousarray(v[..., k].T) for v in (fused, a, b))) for k in indices}
 
 
 def evaluate_slice(f: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, float]:
