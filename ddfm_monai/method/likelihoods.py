@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -20,8 +20,8 @@ class Likelihood(Protocol):
     three-channel network's estimate becomes grey; ``start_timestep``, where sampling begins by default.
     """
 
-    name: ClassVar[str]
-    luma: ClassVar[Luma]
+    name: str
+    luma: Luma
     start_timestep: int
 
     def settings(self) -> dict[str, Any]:

@@ -1,5 +1,16 @@
 """Generative priors: networks, where their weights come from, and the shipped weights."""
 
 from ddfm_monai.priors.adm_unet import ADMUNet
+from ddfm_monai.priors.registry import Prior, PriorCard, download_prior, find_prior, known_priors, load_prior
+from ddfm_monai.priors.slice_unet import SliceUNet
 
-__all__ = ["ADMUNet"]
+__all__ = [
+    "ADMUNet",
+    "Prior",
+    "PriorCard",
+    "SliceUNet",
+    "download_prior",
+    "find_prior",
+    "known_priors",
+    "load_prior",
+]

@@ -175,7 +175,7 @@ def _zeroed(module: nn.Module) -> nn.Module:
 class _Block(nn.Sequential):
     """Layers in a row, of which residual blocks also take the time embedding."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
             x = layer(x, embedding) if isinstance(layer, _ResBlock) else layer(x)
         return x

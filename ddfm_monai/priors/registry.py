@@ -1,0 +1,275 @@
+"""Where priors come from: the shipped one, the published ImageNet checkpoint, and files of the user's own.
+
+Nothing is fetched unless :func:`download_prior` is called; a missing file is an error that says where to put it.
+Weights are read without running code from the file (safetensors, or ``torch.load(weights_only=True)``), and a file
+whose SHA-256 differs from the recorded one is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddfm_monai.errors import UsageError
+from ddfm_monai.files import atomic_path, sha256_of
+from ddfm_monai.priors.adm_unet import ADMUNet
+from ddfm_monai.priors.slice_unet import SliceUNet
+
+__all__ = ["ARCHITECTURES", "Prior", "PriorCard", "download_prior", "find_prior", "known_priors", "load_prior"]
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {"ADMUNet": ADMUNet, "SliceUNet": SliceUNet}
+
+_IMAGENET_CONFIG = {
+    "image_size": 256,
+    "num_channels": 256,
+    "num_res_blocks": 2,
+    "attention_resolutions": "32,16,8",
+    "num_head_channels": 64,
+    "learn_sigma": True,
+    "use_scale_shift_norm": True,
+    "resblock_updown": True,
+}
+
+
+@dataclass(frozen=True)
+class PriorCard:
+    """What is known of a prior before its weights are read.
+
+    Args:
+        name: how it is asked for.
+        architecture: a key of :data:`ARCHITECTURES`.
+        config: constructor arguments of the network.
+        path: the weight file, which may not exist yet.
+        sha256: recorded hash of that file, "" where none is recorded.
+        url: where an explicit download gets it, "" if it cannot be downloaded.
+        about: everything else that the card says (data, recipe, figures).
+    """
+
+    name: str
+    architecture: str
+    config: dict[str, Any]
+    path: Path
+    sha256: str = ""
+    url: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class Prior(nn.Module):
+    """An unconditional noise-prediction network with its provenance.
+
+    Attributes:
+        name: how it was asked for.
+        sha256: hash of the weight file, 64 hex digits.
+        in_channels: 1 (grey) or 3.
+        stride: heights and widths must be multiples of this.
+        num_train_timesteps: 1000, on the linear schedule (beta 1e-4 to 2e-2).
+    """
+
+    num_train_timesteps = 1000
+
+    def __init__(self, network: nn.Module, name: str, sha256: str) -> None:
+        super().__init__()
+        self.network = network
+        self.name = name
+        self.sha256 = sha256
+        self.in_channels = int(network.in_channels)  # type: ignore[arg-type]
+        self.stride = int(network.stride)  # type: ignore[arg-type]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """Predicted noise, (B, in_channels, H, W), for x of that shape and timesteps (B,) in 0..999."""
+        return self.network(x, timesteps)[:, : self.in_channels]
+
+
+def known_priors() -> dict[str, PriorCard]:
+    """The priors that have a name, whether or not their weights are on this machine."""
+    shipped = Path(str(files("ddfm_monai.priors") / "weights"))
+    cards = {path.stem: _read_card(path, path.stem) for path in sorted(shipped.glob("*.json"))}
+    cards["imagenet256"] = PriorCard(
+        name="imagenet256",
+        architecture="ADMUNet",
+        config=_IMAGENET_CONFIG,
+        path=_cache() / "256x256_diffusion_uncond.pt",
+        sha256="a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
+        url="https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
+        about={
+            "description": "OpenAI's unconditional 256x256 ImageNet UNet, the prior of the DDFM paper",
+            "parameters": 552_814_086,
+            "bytes": 2_211_383_297,
+            "license": "MIT (code); trained on ImageNet",
+        },
+    )
+    return cards
+
+
+def find_prior(name_or_path: str | Path) -> PriorCard:
+    """The card of a known prior, or of a weight file with its configuration beside it.
+
+    A file ``mine.safetensors`` (or ``.pt``) needs ``mine.json`` beside it: either guided diffusion's configuration keys
+    alone, or ``{"architecture", "config", "sha256"}`` as the training bundle writes it.
+
+    Raises:
+        UsageError: if there is no such prior, file or configuration.
+    """
+    known = known_priors()
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise UsageError(
+            f"{name_or_path}: no such prior. Known are {', '.join(known)}, or give the path of a .safetensors or .pt "
+            "file.",
+            "E_PRIOR_UNKNOWN",
+        )
+    if not path.is_file():
+        raise UsageError(f"{path}: no such weight file.", "E_PRIOR_MISSING")
+    config = path.with_suffix(".json")
+    if not config.is_file():
+        raise UsageError(
+            f"{path}: its configuration is missing. Put guided diffusion's settings (image_size, num_channels, ...) "
+            f"into {config.name} beside it.",
+            "E_PRIOR_CONFIG",
+        )
+    return _read_card(config, str(path), path)
+
+
+def load_prior(name_or_path: str | Path, device: str | torch.device | None = None) -> Prior:
+    """Load a prior, ready for inference.
+
+    Args:
+        name_or_path: ``"medical"`` (shipped), ``"imagenet256"`` (from the user's cache), or a weight file
+            (see :func:`find_prior`).
+        device: where to put it; by default the CPU.
+
+    Raises:
+        UsageError: if it is unknown, its file is missing or has another hash than recorded, or the weights do not
+            fit the configuration.
+    """
+    card = find_prior(name_or_path)
+    if not card.path.is_file():
+        hint = f"Run 'ddfm prior download {card.name}', or put" if card.url else "Put"
+        raise UsageError(
+            f"{card.name}: its weights are not on this machine. {hint} the file at {card.path}.", "E_PRIOR_MISSING"
+        )
+    digest = sha256_of(card.path)
+    if card.sha256 and digest != card.sha256:
+        raise UsageError(
+            f"{card.path}: the file is damaged or another one: its SHA-256 is {digest}, expected {card.sha256}. "
+            "Replace it.",
+            "E_PRIOR_HASH",
+        )
+    network = _build(card)
+    try:
+        network.load_state_dict(_read_weights(card.path))
+    except (RuntimeError, AttributeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UsageError(
+            f"{card.path}: the weights do not fit their configuration ({reason}).", "E_PRIOR_CONFIG"
+        ) from None
+    prior = Prior(network, card.name if card.name in known_priors() else card.path.stem, digest)
+    return prior.to(device or "cpu").eval().requires_grad_(False)
+
+
+def download_prior(name: str, report: Callable[[int, int], None] = lambda done, total: None) -> Path:
+    """Fetch a known prior's weights into the user's cache; the only place that uses the network.
+
+    Args:
+        name: a known prior that has an address.
+        report: called with bytes done and bytes in all (0 where unknown).
+
+    Returns:
+        Path of the file, whole and with the recorded hash.
+
+    Raises:
+        UsageError: if the prior has no address, the transfer fails or the hash differs.
+    """
+    card = known_priors().get(name)
+    if card is None or not card.url:
+        raise UsageError(f"{name}: nothing to download. Known are: {', '.join(known_priors())}.", "E_PRIOR_UNKNOWN")
+    if card.path.is_file() and sha256_of(card.path) == card.sha256:
+        return card.path
+    with atomic_path(card.path) as temporary:
+        try:
+            _fetch(card.url, temporary, report)
+        except OSError as error:
+            raise UsageError(
+                f"{card.url}: cannot be downloaded ({error}). Fetch it by other means and put it at {card.path}.",
+                "E_PRIOR_DOWNLOAD",
+            ) from None
+        digest = sha256_of(temporary)
+        if digest != card.sha256:
+            raise UsageError(f"{card.url}: SHA-256 is {digest}, expected {card.sha256}; not kept.", "E_PRIOR_HASH")
+    return card.path
+
+
+def _fetch(url: str, target: Path, report: Callable[[int, int], None]) -> None:
+    with urllib.request.urlopen(url, timeout=60) as response, target.open("wb") as file:
+        total, done = int(response.headers.get("Content-Length") or 0), 0
+        while chunk := response.read(1 << 20):
+            file.write(chunk)
+            done += len(chunk)
+            report(done, total)
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "ddfm_monai"
+
+
+def _read_card(path: Path, name: str, weights: Path | None = None) -> PriorCard:
+    try:
+        card = json.loads(path.read_text())
+        if "config" not in card:  # guided diffusion's keys alone
+            card = {"architecture": "ADMUNet", "config": card}
+        return PriorCard(
+            name=name,
+            architecture=card["architecture"],
+            config=card["config"],
+            path=weights or path.with_suffix(".safetensors"),
+            sha256=card.get("sha256", ""),
+            about=card.get("card", {}),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: not a prior's configuration ({error}).", "E_PRIOR_CONFIG") from None
+
+
+def _build(card: PriorCard) -> nn.Module:
+    if card.architecture not in ARCHITECTURES:
+        raise UsageError(
+            f"{card.name}: architecture is {card.architecture!r}; known are {', '.join(ARCHITECTURES)}.",
+            "E_PRIOR_CONFIG",
+        )
+    try:
+        return ARCHITECTURES[card.architecture](**card.config)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{card.name}: its configuration does not make a network ({error}).", "E_PRIOR_CONFIG"
+        ) from None
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise UsageError(f"{path}: not a safetensors file ({error}).", "E_PRIOR_FILE") from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for broken or unsafe pickles
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"{path}: cannot be read as plain weights ({reason}).", "E_PRIOR_FILE") from None
