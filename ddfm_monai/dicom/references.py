@@ -1,0 +1,174 @@
+"""What a result refers to: the source images of each slice, their series and studies, and the equipment behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ddfm_monai._version import __version__
+from ddfm_monai.dicom.attributes import EQUIPMENT, copy_attributes
+from ddfm_monai.dicom.codes import ACQUISITION_EQUIPMENT, OWN_MODEL_NAME, PROCESSING_EQUIPMENT, SOURCE_IMAGE
+from ddfm_monai.dicom.geometry import ras_from_lps
+from ddfm_monai.dicom.read import DicomVolume
+
+__all__ = ["Instance", "SourceImages", "contributing_equipment", "instances_of", "reference_series", "source_images"]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One referenced SOP instance, or one frame of it (``frame`` counted from 1; None: the whole instance)."""
+
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int | None = None
+
+    def item(self) -> Dataset:
+        """An item of the SOP Instance Reference Macro (PS3.3 table 10-11)."""
+        item = Dataset()
+        item.ReferencedSOPClassUID = self.sop_class_uid
+        item.ReferencedSOPInstanceUID = self.sop_instance_uid
+        return item
+
+
+@dataclass(frozen=True)
+class SourceImages:
+    """What one slice of the result was computed from."""
+
+    study_uid: str
+    base: tuple[Instance, ...]
+    second: tuple[Instance, ...]
+
+    def items(self, second_in_place: bool) -> list[Dataset]:
+        """Items of Source Image Sequence (PS3.3 C.7.6.1.1.4); the base is in place, the second only if so."""
+        return [
+            *(_image_item(group, True) for group in _by_instance(self.base)),
+            *(_image_item(group, second_in_place) for group in _by_instance(self.second)),
+        ]
+
+
+def instances_of(source: DicomVolume, first: int = 0, last: int | None = None) -> tuple[Instance, ...]:
+    """The instances (or frames) of slices ``first`` to ``last`` (inclusive; default: all)."""
+    chosen = source.subseries.slices[first : None if last is None else last + 1]
+    key = source.subseries.key
+    return tuple(
+        Instance(
+            key.study_uid,
+            key.series_uid,
+            source.subseries.sop_class_uid,
+            item.sop_instance_uid,
+            None if item.frame is None else item.frame + 1,
+        )
+        for item in chosen
+    )
+
+
+def source_images(
+    base: DicomVolume, second: DicomVolume, index: int, base_to_second: NDArray[np.float64]
+) -> SourceImages:
+    """The base's slice ``index`` and the slices of the second that linear interpolation onto it reads.
+
+    Args:
+        base_to_second: 4x4, LPS mm, from a point of the base's space to the second's.
+    """
+    columns, rows = base.volume.shape[1:3]
+    corners = np.array(
+        [(x, y, index, 1.0) for x in (-0.5, columns - 0.5) for y in (-0.5, rows - 0.5)], dtype=np.float64
+    ).T
+    points = base_to_second @ _lps(base) @ corners
+    depth = (np.linalg.inv(_lps(second)) @ points)[2]
+    top = len(second.headers) - 1
+    first, last = int(np.floor(depth.min() + 1e-4)), int(np.ceil(depth.max() - 1e-4))
+    used = instances_of(second, max(first, 0), min(last, top)) if last >= 0 and first <= top else ()
+    return SourceImages(base.subseries.key.study_uid, instances_of(base, index, index), used)
+
+
+def reference_series(ds: Dataset, images: SourceImages) -> None:
+    """Common Instance Reference module (PS3.3 C.12.2): same-study series, and series of other studies."""
+    studies: dict[str, dict[str, list[Instance]]] = {}
+    for instance in (*images.base, *images.second):
+        studies.setdefault(instance.study_uid, {}).setdefault(instance.series_uid, []).append(instance)
+    if own := studies.pop(images.study_uid, None):
+        ds.ReferencedSeriesSequence = _series_items(own)
+    if studies:
+        ds.StudiesContainingOtherReferencedInstancesSequence = []
+        for study_uid, series in studies.items():
+            item = Dataset()
+            item.StudyInstanceUID = study_uid
+            item.ReferencedSeriesSequence = _series_items(series)
+            ds.StudiesContainingOtherReferencedInstancesSequence.append(item)
+
+
+def contributing_equipment(
+    base: Dataset, second: Dataset, provenance: Mapping[str, Any], created: datetime
+) -> list[Dataset]:
+    """Items of Contributing Equipment Sequence (PS3.3 C.12.1.1.5): the two scanners and this software."""
+    return [_acquisition(base, "Base image"), _acquisition(second, "Second image"), _processing(provenance, created)]
+
+
+def _acquisition(header: Dataset, role: str) -> Dataset:
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [ACQUISITION_EQUIPMENT.item()]
+    copy_attributes(item, header, EQUIPMENT)
+    if "Manufacturer" not in item:
+        item.Manufacturer = "UNKNOWN"  # type 1 here, type 2 in the source
+    item.ContributionDescription = f"{role}, {header.get('Modality', '')}".rstrip(", ")
+    return item
+
+
+def _processing(provenance: Mapping[str, Any], created: datetime) -> Dataset:
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [PROCESSING_EQUIPMENT.item()]
+    item.Manufacturer = "ddfm-monai"
+    item.ManufacturerModelName = OWN_MODEL_NAME
+    item.SoftwareVersions = [__version__, *_versions(provenance)]
+    item.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f")
+    prior = provenance.get("prior", {})
+    item.ContributionDescription = (
+        f"Diffusion-model-based image fusion. Model {prior.get('name', 'unknown')}, "
+        f"SHA-256 {prior.get('sha256', 'unknown')}, steps {provenance.get('steps', 'unknown')}, "
+        f"seed {provenance.get('seed', 'unknown')}."
+    )[:1024]
+    return item
+
+
+def _versions(provenance: Mapping[str, Any]) -> list[str]:
+    return [f"{name} {version}"[:64] for name, version in provenance.get("versions", {}).items()]
+
+
+def _lps(source: DicomVolume) -> NDArray[np.float64]:
+    # The flip between RAS and LPS is its own inverse.
+    return ras_from_lps(np.asarray(source.volume.affine, dtype=np.float64))
+
+
+def _image_item(instances: list[Instance], in_place: bool) -> Dataset:
+    item = instances[0].item()
+    if frames := [instance.frame for instance in instances if instance.frame is not None]:
+        item.ReferencedFrameNumber = frames
+    item.PurposeOfReferenceCodeSequence = [SOURCE_IMAGE.item()]
+    item.SpatialLocationsPreserved = "YES" if in_place else "NO"
+    return item
+
+
+def _series_items(series: Mapping[str, list[Instance]]) -> list[Dataset]:
+    items = []
+    for series_uid, instances in series.items():
+        item = Dataset()
+        item.SeriesInstanceUID = series_uid
+        item.ReferencedInstanceSequence = [group[0].item() for group in _by_instance(instances)]
+        items.append(item)
+    return items
+
+
+def _by_instance(instances: Iterable[Instance]) -> list[list[Instance]]:
+    groups: dict[str, list[Instance]] = {}
+    for instance in instances:
+        groups.setdefault(instance.sop_instance_uid, []).append(instance)
+    return list(groups.values())
