@@ -1,0 +1,164 @@
+"""One fusion under way: what it says, how far it is, how it ended."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+from .i18n import _
+from .process import Worker
+
+__all__ = ["FusionJob", "State"]
+
+SECONDS_UNTIL_KILLED = 5.0
+SECONDS_UNTIL_SILENCE_IS_STRANGE = 120.0
+
+
+class State(Enum):
+    """A job's life."""
+
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class FusionJob:
+    """Follows a worker that speaks ddfm-monai's JSON-lines protocol.
+
+    Call :meth:`poll` from a timer; it never blocks. When :attr:`is_over`, take the outputs and :meth:`close`.
+
+    Args:
+        worker: the started process.
+        folder: its temporary folder; :meth:`close` removes it.
+        parse_line: ``ddfm_monai.protocol.parse_line``.
+        clock: seconds, for telling silence and for how long to be patient when cancelling.
+
+    Attributes:
+        state: where the job is.
+        progress: fields of the last ``progress`` event, or an empty dict.
+        outputs: role to file, once a ``result`` has come.
+        provenance: how the result was made.
+        problem: why it failed, for people.
+        details: what else is known about the failure.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        folder: Path,
+        parse_line: Callable,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.state = State.RUNNING
+        self.progress: dict = {}
+        self.outputs: dict[str, Path] = {}
+        self.provenance: dict = {}
+        self.problem = ""
+        self.details = ""
+        self._worker = worker
+        self._folder = folder
+        self._parse_line = parse_line
+        self._clock = clock
+        self._last_sign = clock()
+        self._cancelled_at = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the worker is gone."""
+        return self.state in (State.FINISHED, State.FAILED, State.CANCELLED)
+
+    @property
+    def silent_seconds(self) -> float:
+        """Time since the worker's last line if that is strangely long, else 0."""
+        silence = self._clock() - self._last_sign
+        return silence if not self.is_over and silence > SECONDS_UNTIL_SILENCE_IS_STRANGE else 0.0
+
+    def poll(self, wait: float = 0.0) -> list[str]:
+        """Take in what the worker has said, and find out if it has ended.
+
+        Returns:
+            Lines for the log, in order.
+        """
+        if self.is_over:
+            return []
+        log = []
+        for source, line in self._worker.read(wait):
+            self._last_sign = self._clock()
+            log += self._take_event(line) if source == "stdout" else [line.decode("utf-8", "replace").rstrip()]
+        if self.state is State.CANCELLING and self._clock() - self._cancelled_at > SECONDS_UNTIL_KILLED:
+            self._worker.kill()
+        code = self._worker.exit_code()
+        if code is not None:
+            self._settle(code)
+        return log
+
+    def wait(self) -> list[str]:
+        """Block until the job is over, for tests and batch scripts. Returns the log."""
+        log: list[str] = []
+        while not self.is_over:
+            log += self.poll(wait=0.1)
+        return log
+
+    def cancel(self) -> None:
+        """Begin to end the worker; :meth:`poll` notices when it has."""
+        if self.state is State.RUNNING:
+            self.state = State.CANCELLING
+            self._cancelled_at = self._clock()
+            self._worker.terminate()
+
+    def close(self) -> None:
+        """End the worker if it still runs and remove the temporary folder."""
+        if not self.is_over:
+            self._worker.kill()
+            self.state = State.CANCELLED
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _take_event(self, line: bytes) -> list[str]:
+        event = self._parse_line(line)
+        if event is None:
+            return []
+        fields = event.fields
+        if event.name == "progress":
+            self.progress = fields
+        elif event.name == "log":
+            return [fields["message"]]
+        elif event.name == "result":
+            self.outputs = {role: Path(path) for role, path in fields["outputs"].items()}
+            self.provenance = fields.get("provenance") or {}
+        elif event.name == "error":
+            self.problem = fields["message"]
+            if fields["code"] == "E_PROTOCOL":
+                self._worker.terminate()
+            return [self.problem]
+        elif event.name == "hello":
+            return [_("ddfm-monai {version}").format(version=fields["version"])]
+        return []
+
+    def _settle(self, code: int) -> None:
+        if self.state is State.CANCELLING:
+            self.state = State.CANCELLED
+            return
+        fused = self.outputs.get("fused")
+        if code == 0 and not self.problem and fused is not None and fused.is_file():
+            self.state = State.FINISHED
+            return
+        self.state = State.FAILED
+        self.details = "\n".join(self._worker.error_tail)
+        self.problem = self.problem or self._unexplained(code)
+
+    def _unexplained(self, code: int) -> str:
+        if self.outputs:
+            return _("The worker reported a result, but its file is missing. Is the disk full?")
+        if code < 0:
+            return _(
+                "The worker was ended by the system (signal {number}). "
+                "Most often there was too little memory: close other programs or take a smaller volume."
+            ).format(number=-code)
+        if code == 0:
+            return _("The worker ended without a result. The log shows what it printed.")
+        return _("The worker ended with exit code {code}. The log shows what it printed.").format(code=code)

@@ -1,0 +1,276 @@
+"""The MRML side: volumes out to files, results back into the scene, layers in the slice views."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+
+from . import geometry
+from .choices import Modality
+from .guess import guess_modality
+from .i18n import _
+from .nrrd import write_nrrd
+
+__all__ = [
+    "ExportedPair",
+    "FusedNodes",
+    "add_results",
+    "export_pair",
+    "modality_of",
+    "on_same_grid",
+    "overlap",
+    "patients_differ",
+    "set_opacity",
+    "show_layers",
+    "why_unusable",
+]
+
+REFERENCE_ROLE = "DDFM.reference"
+SECOND_ROLE = "DDFM.second"
+PROVENANCE_ATTRIBUTE = "DDFM.provenance"
+GREY = "vtkMRMLColorTableNodeGrey"
+UNCERTAINTY_COLOURS = "vtkMRMLPETProceduralColorNodePET-Heat"
+
+
+@dataclass(frozen=True)
+class ExportedPair:
+    """Two files in one frame of reference.
+
+    Args:
+        reference, second: uncompressed NRRD files.
+        transform_id: the linear transform under which the reference lies, and the result must; None for the world.
+    """
+
+    reference: Path
+    second: Path
+    transform_id: str | None
+
+
+@dataclass(frozen=True)
+class FusedNodes:
+    """What a fusion added to the scene."""
+
+    fused: slicer.vtkMRMLScalarVolumeNode
+    uncertainty: slicer.vtkMRMLScalarVolumeNode | None
+
+
+# -- Questions about volumes ------------------------------------------------------------------------------------------
+
+
+def why_unusable(node: slicer.vtkMRMLVolumeNode) -> str:
+    """Why a volume cannot be fused, or an empty text."""
+    image = node.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0:
+        return _("{name} has no voxels.").format(name=node.GetName())
+    if image.GetNumberOfScalarComponents() != 1:
+        return _("{name} is a colour volume; choose a grey one.").format(name=node.GetName())
+    if np.isclose(np.linalg.det(_ijk_to_ras(node)[:3, :3]), 0.0):
+        return _("{name} has no usable geometry (a spacing is zero).").format(name=node.GetName())
+    return ""
+
+
+def overlap(reference: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolumeNode) -> bool:
+    """Whether the volumes can have a point in common, transforms included. Non-linear transforms: taken as yes."""
+    if _is_warped(reference) or _is_warped(second):
+        return True
+    return geometry.boxes_overlap(_shape(reference), _ijk_to_world(reference), _shape(second), _ijk_to_world(second))
+
+
+def on_same_grid(reference: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolumeNode) -> bool:
+    """Whether the voxels of both volumes coincide, transforms included, to a hundredth of a voxel."""
+    if _is_warped(reference) or _is_warped(second):
+        return False
+    return geometry.same_grid(_shape(reference), _ijk_to_world(reference), _shape(second), _ijk_to_world(second))
+
+
+def modality_of(node: slicer.vtkMRMLVolumeNode) -> Modality:
+    """Modality by DICOM if the volume came from there, else by its name."""
+    hierarchy, item = _hierarchy_item(node)
+    dicom = hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""
+    return guess_modality(dicom or node.GetAttribute("DICOM.Modality"), node.GetName() or "")
+
+
+def patients_differ(reference: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolumeNode) -> bool:
+    """Whether DICOM says that the volumes belong to two patients. False if it says nothing about one of them."""
+    patients = [_patient_id(node) for node in (reference, second)]
+    return all(patients) and patients[0] != patients[1]
+
+
+# -- Out ----------------------------------------------------------------------------------------------------------------
+
+
+def export_pair(reference: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolumeNode, folder: Path) -> ExportedPair:
+    """Write both volumes in the reference's own coordinates.
+
+    Linear transforms go into the geometry, so that no voxel of either volume is resampled here. A volume under a
+    non-linear transform is resampled by hardening a copy.
+
+    Raises:
+        FusionProblem: no space on the disk.
+    """
+    with _unwarped(reference) as fixed, _unwarped(second) as moving:
+        frame = fixed.GetParentTransformNode()
+        reference_file, second_file = folder / "reference.nrrd", folder / "second.nrrd"
+        write_nrrd(reference_file, slicer.util.arrayFromVolume(fixed), _ijk_to_ras(fixed))
+        to_reference = _transform_between(moving.GetParentTransformNode(), frame)
+        write_nrrd(second_file, slicer.util.arrayFromVolume(moving), to_reference @ _ijk_to_ras(moving))
+        return ExportedPair(reference_file, second_file, frame.GetID() if frame else None)
+
+
+# -- Back ---------------------------------------------------------------------------------------------------------------
+
+
+def add_results(
+    outputs: dict[str, Path], provenance: dict, pair: ExportedPair, reference_id: str, second_id: str
+) -> FusedNodes:
+    """Load a worker's outputs beside the reference.
+
+    Args:
+        outputs: role ("fused", "uncertainty") to file.
+        provenance: kept in the fused node's attribute ``DDFM.provenance``.
+        pair: what was exported.
+        reference_id, second_id: the sources' node IDs; they may have been deleted meanwhile.
+
+    Raises:
+        RuntimeError: a file cannot be read.
+    """
+    sources = [slicer.mrmlScene.GetNodeByID(node_id) for node_id in (reference_id, second_id)]
+    names = [node.GetName() if node else _("(deleted)") for node in sources]
+    name = _("{reference} + {second} fused").format(reference=names[0], second=names[1])
+    fused = _load(outputs["fused"], name)
+    _describe(fused, sources, pair, provenance)
+    fused.SetDescription(
+        _("DDFM fusion for display. Not for diagnosis, not for measurement: grey values have no unit.")
+    )
+    _set_display(fused, GREY, 0.0, 1.0)
+    uncertainty = None
+    if "uncertainty" in outputs:
+        uncertainty = _load(outputs["uncertainty"], _("{name} uncertainty").format(name=fused.GetName()))
+        _describe(uncertainty, sources, pair, provenance)
+        uncertainty.SetDescription(_("Spread (standard deviation) of several DDFM samples. Not for diagnosis."))
+        highest = float(slicer.util.arrayFromVolume(uncertainty).max())
+        _set_display(uncertainty, UNCERTAINTY_COLOURS, 0.0, highest or 1.0)
+    return FusedNodes(fused, uncertainty)
+
+
+def show_layers(under: slicer.vtkMRMLVolumeNode | None, fused: slicer.vtkMRMLVolumeNode | None, opacity: float) -> None:
+    """Show ``fused`` over ``under`` in all slice views, with ``opacity`` from 0 to 1."""
+    slicer.util.setSliceViewerLayers(background=under, foreground=fused, label=None, foregroundOpacity=opacity)
+
+
+def set_opacity(opacity: float) -> None:
+    """Change only how much of the upper layer is seen."""
+    slicer.util.setSliceViewerLayers(foregroundOpacity=opacity)
+
+
+# -- Pieces -------------------------------------------------------------------------------------------------------------
+
+
+def _shape(node: slicer.vtkMRMLVolumeNode) -> tuple[int, int, int]:
+    return node.GetImageData().GetDimensions()
+
+
+def _ijk_to_ras(node: slicer.vtkMRMLVolumeNode) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _ijk_to_world(node: slicer.vtkMRMLVolumeNode) -> np.ndarray:
+    return _transform_between(node.GetParentTransformNode(), None) @ _ijk_to_ras(node)
+
+
+def _transform_between(
+    source: slicer.vtkMRMLTransformNode | None, target: slicer.vtkMRMLTransformNode | None
+) -> np.ndarray:
+    """(4, 4) from the coordinates under ``source`` to those under ``target``; None is the world."""
+    matrix = vtk.vtkMatrix4x4()
+    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(source, target, matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _is_warped(node: slicer.vtkMRMLVolumeNode) -> bool:
+    transform = node.GetParentTransformNode()
+    return transform is not None and not transform.IsTransformToWorldLinear()
+
+
+@contextlib.contextmanager
+def _unwarped(node: slicer.vtkMRMLVolumeNode) -> Iterator[slicer.vtkMRMLVolumeNode]:
+    """The volume itself, or for the time of the block a hardened copy if a non-linear transform bends it."""
+    if not _is_warped(node):
+        yield node
+        return
+    copy = slicer.vtkSlicerVolumesLogic.CloneVolume(slicer.mrmlScene, node, node.GetName())
+    try:
+        copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+        copy.HardenTransform()
+        yield copy
+    finally:
+        slicer.mrmlScene.RemoveNode(copy.GetDisplayNode())
+        slicer.mrmlScene.RemoveNode(copy)
+
+
+def _load(path: Path, name: str) -> slicer.vtkMRMLScalarVolumeNode:
+    logic = slicer.vtkSlicerVolumesLogic()
+    logic.SetMRMLScene(slicer.mrmlScene)
+    node = logic.AddArchetypeVolume(str(path), slicer.mrmlScene.GenerateUniqueName(name))
+    if node is None:
+        raise RuntimeError(_("The fused volume could not be read from {path}").format(path=path))
+    # The file is about to be removed: from now on the volume is new, unsaved data.
+    slicer.mrmlScene.RemoveNode(node.GetStorageNode())
+    return node
+
+
+def _describe(
+    node: slicer.vtkMRMLVolumeNode,
+    sources: list[slicer.vtkMRMLVolumeNode | None],
+    pair: ExportedPair,
+    provenance: dict,
+) -> None:
+    """Place, link and label a result. It never claims the sources' DICOM instances as its own."""
+    if pair.transform_id and slicer.mrmlScene.GetNodeByID(pair.transform_id):
+        node.SetAndObserveTransformNodeID(pair.transform_id)
+    for role, source in zip((REFERENCE_ROLE, SECOND_ROLE), sources, strict=True):
+        if source is not None:
+            node.SetNodeReferenceID(role, source.GetID())
+    node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(provenance, ensure_ascii=True))
+    if sources[0] is not None:
+        _place_beside(node, sources[0])
+
+
+def _place_beside(node: slicer.vtkMRMLVolumeNode, neighbour: slicer.vtkMRMLVolumeNode) -> None:
+    hierarchy, neighbour_item = _hierarchy_item(neighbour)
+    item = _hierarchy_item(node)[1]
+    if item and neighbour_item:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(neighbour_item))
+
+
+def _hierarchy_item(node: slicer.vtkMRMLVolumeNode) -> tuple[slicer.vtkMRMLSubjectHierarchyNode, int]:
+    """The subject hierarchy and the node's item in it; 0 if it has none."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(node)
+    return hierarchy, 0 if item == hierarchy.GetInvalidItemID() else item
+
+
+def _patient_id(node: slicer.vtkMRMLVolumeNode) -> str:
+    constants = slicer.vtkMRMLSubjectHierarchyConstants
+    hierarchy, item = _hierarchy_item(node)
+    patient = hierarchy.GetItemAncestorAtLevel(item, constants.GetDICOMLevelPatient()) if item else 0
+    return hierarchy.GetItemUID(patient, constants.GetDICOMUIDName()) if patient else ""
+
+
+def _set_display(node: slicer.vtkMRMLVolumeNode, colours: str, low: float, high: float) -> None:
+    if node.IsA("vtkMRMLVectorVolumeNode"):
+        return  # RGB is shown as it is
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetAndObserveColorNodeID(colours)
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(low, high)
