@@ -1,0 +1,211 @@
+"""One picture to look at: both sources and the result in three planes, as radiologists hang them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from monai.data.meta_tensor import MetaTensor
+from PIL import Image, ImageDraw, ImageFont
+
+from ddfm_monai.errors import InputError
+from ddfm_monai.files import atomic_path
+from ddfm_monai.volumes import affine_of, is_picture
+
+__all__ = ["save_picture"]
+
+_BACKGROUND = (13, 16, 22)
+_PANEL = (0, 0, 0)
+_TEXT = (216, 222, 233)
+_FAINT = (128, 138, 155)
+_LETTER = (235, 190, 100)
+_PANEL_WIDTH = 300
+_LOWEST_PANEL = 120
+_GAP = 10
+_HEADER = 40
+_FOOTER = 34
+_SIDE = 18
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """A plane of a volume turned to R, A, S axes; displays run against these axes (left, back, down)."""
+
+    name: str
+    across: int
+    columns: int
+    rows: int
+    letters: tuple[str, str, str, str]  # left, right, top, bottom
+
+
+_PLANES = (
+    _Plane("axial", 2, 0, 1, ("R", "L", "A", "P")),
+    _Plane("coronal", 1, 0, 2, ("R", "L", "S", "I")),
+    _Plane("sagittal", 0, 1, 2, ("A", "P", "S", "I")),
+)
+
+
+def save_picture(
+    path: str | Path,
+    reference01: MetaTensor,
+    second01: MetaTensor,
+    fused: MetaTensor,
+    titles: Sequence[str] = ("Reference", "Second", "Fused"),
+    point: Sequence[float] | None = None,
+) -> None:
+    """Write a PNG with the columns reference, second, fused, and the rows axial, coronal, sagittal.
+
+    Radiological convention: the patient's right is on the left of axial and coronal planes; letters say so. Aspect
+    follows the voxel spacing. The planes are cropped to what is not black in any of the three. Pictures and volumes
+    with one slice give one row.
+
+    Args:
+        path: the PNG, replaced if it exists.
+        reference01: ``(1 or 3, X, Y, Z)``; grey in [0, 1], RGB in 0..255, as the other two.
+        second01: the second source on the reference's grid.
+        fused: the result on the same grid.
+        titles: three short captions.
+        point: RAS mm, where the planes cross; default: where the sources show and differ most.
+
+    Raises:
+        InputError: the three are not of one shape.
+    """
+    volumes = (reference01, second01, fused)
+    if len({tuple(volume.shape[1:]) for volume in volumes}) != 1:
+        shapes = ", ".join(" x ".join(str(n) for n in volume.shape[1:]) for volume in volumes)
+        raise InputError(f"{path}: the three volumes have different shapes ({shapes}); expected one grid.", "E_SHAPES")
+    arrays, affine = _to_ras(volumes)
+    box = _visible_box(arrays)
+    centre = _informative_point(arrays, box) if point is None else _voxel(affine, point, arrays[0].shape[1:])
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    size = np.array([part.stop - part.start for part in box]) * spacing
+    scale = _PANEL_WIDTH / max(size[0], size[1])
+    planes = [
+        plane for plane in _PLANES if arrays[0].shape[1 + plane.columns] > 1 and arrays[0].shape[1 + plane.rows] > 1
+    ]
+    lettered = not is_picture(reference01)
+    heights = [max(_LOWEST_PANEL, round(size[plane.rows] * scale)) for plane in planes]
+    canvas = Image.new("RGB", _canvas_size(heights), _BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for column, title in enumerate(titles):
+        middle = _SIDE + column * (_PANEL_WIDTH + _GAP) + _PANEL_WIDTH // 2
+        draw.text((middle, _HEADER // 2), title, fill=_TEXT, font=ImageFont.load_default(17), anchor="mm")
+    top = _HEADER
+    for plane, height in zip(planes, heights, strict=True):
+        for column, array in enumerate(arrays):
+            corner = (_SIDE + column * (_PANEL_WIDTH + _GAP), top)
+            extent = (round(size[plane.columns] * scale), round(size[plane.rows] * scale))
+            _draw_panel(canvas, corner, height, _plane_picture(array, plane, centre, box, extent))
+            if lettered:
+                _draw_letters(draw, corner, height, plane)
+        top += height + _GAP
+    _draw_footer(draw, canvas.size, affine, centre if lettered else None)
+    with atomic_path(Path(path)) as temporary:
+        canvas.save(temporary, format="PNG", optimize=True)
+
+
+def _to_ras(volumes: Sequence[MetaTensor]) -> tuple[list[np.ndarray], np.ndarray]:
+    """The arrays (views) with axes nearest to R, A, S, and the affine that goes with them."""
+    affine = affine_of(volumes[0])
+    orientation = nib.io_orientation(affine)
+    arrays = []
+    for volume in volumes:
+        array = volume.as_tensor().detach().cpu().numpy()
+        arrays.append(np.stack([nib.apply_orientation(channel, orientation) for channel in array]))
+    return arrays, affine @ nib.orientations.inv_ornt_aff(orientation, volumes[0].shape[1:])
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """``(1 or 3, ...)`` in their own ranges to ``(3, ...)`` uint8."""
+    values = array * 255 if array.shape[0] == 1 else array
+    return np.broadcast_to(np.clip(np.rint(values), 0, 255).astype(np.uint8), (3, *array.shape[1:]))
+
+
+def _visible_box(arrays: Sequence[np.ndarray]) -> tuple[slice, slice, slice]:
+    """The box of what is not black, with a border of 3 %."""
+    ranges = [1.0 if array.shape[0] == 1 else 255.0 for array in arrays]
+    visible = np.logical_or.reduce([array.max(axis=0) > 0.04 * top for array, top in zip(arrays, ranges, strict=True)])
+    parts = []
+    for axis in range(3):
+        found = np.flatnonzero(visible.any(axis=tuple(i for i in range(3) if i != axis)))
+        size = visible.shape[axis]
+        first, last = (int(found[0]), int(found[-1]) + 1) if found.size else (0, size)
+        border = round(0.03 * (last - first))
+        parts.append(slice(max(0, first - border), min(size, last + border)))
+    return parts[0], parts[1], parts[2]
+
+
+def _informative_point(arrays: Sequence[np.ndarray], box: tuple[slice, slice, slice]) -> np.ndarray:
+    """On each axis the slice with most to see: brightness of both sources, and twice their difference."""
+    a, b = (_bytes(array[(slice(None), *box)]).mean(axis=0) for array in arrays[:2])
+    weight = np.maximum(a, b) + 2 * np.abs(a - b)
+    point = []
+    for axis, part in enumerate(box):
+        profile = weight.sum(axis=tuple(i for i in range(3) if i != axis))
+        width = max(1, len(profile) // 16)
+        smooth = np.convolve(profile, np.ones(width) / width, mode="same")
+        point.append(part.start + int(smooth.argmax()))
+    return np.array(point)
+
+
+def _voxel(affine: np.ndarray, point: Sequence[float], shape: tuple[int, ...]) -> np.ndarray:
+    index = np.rint(np.linalg.solve(affine, [*point, 1.0])[:3]).astype(int)
+    return np.clip(index, 0, np.array(shape) - 1)
+
+
+def _plane_picture(
+    array: np.ndarray, plane: _Plane, centre: np.ndarray, box: tuple[slice, slice, slice], extent: tuple[int, int]
+) -> Image.Image:
+    """One plane as a picture of ``extent`` = (width, height) pixels."""
+    part: list[slice | int] = [slice(None), *box]
+    part[1 + plane.across] = int(centre[plane.across])
+    pixels = _bytes(array[tuple(part)])  # (3, columns, rows): the column axis comes first in every plane
+    upright = np.ascontiguousarray(pixels[:, ::-1, ::-1].transpose(2, 1, 0))
+    return Image.fromarray(upright).resize((max(1, extent[0]), max(1, extent[1])), Image.Resampling.BICUBIC)
+
+
+def _canvas_size(heights: Sequence[int]) -> tuple[int, int]:
+    return 2 * _SIDE + 3 * _PANEL_WIDTH + 2 * _GAP, _HEADER + sum(heights) + _GAP * len(heights) + _FOOTER
+
+
+def _draw_panel(canvas: Image.Image, corner: tuple[int, int], height: int, picture: Image.Image) -> None:
+    panel = Image.new("RGB", (_PANEL_WIDTH, height), _PANEL)
+    panel.paste(picture, ((_PANEL_WIDTH - picture.width) // 2, (height - picture.height) // 2))
+    canvas.paste(panel, corner)
+
+
+def _draw_letters(draw: ImageDraw.ImageDraw, corner: tuple[int, int], height: int, plane: _Plane) -> None:
+    left, top = corner
+    right, bottom = left + _PANEL_WIDTH, top + height
+    places = (
+        (left + 6, (top + bottom) // 2, "lm"),
+        (right - 6, (top + bottom) // 2, "rm"),
+        ((left + right) // 2, top + 4, "mt"),
+        ((left + right) // 2, bottom - 4, "mb"),
+    )
+    for letter, (x, y, anchor) in zip(plane.letters, places, strict=True):
+        draw.text(
+            (x, y),
+            letter,
+            fill=_LETTER,
+            font=ImageFont.load_default(13),
+            anchor=anchor,
+            stroke_width=2,
+            stroke_fill=_PANEL,
+        )
+
+
+def _draw_footer(
+    draw: ImageDraw.ImageDraw, size: tuple[int, int], affine: np.ndarray, centre: np.ndarray | None
+) -> None:
+    y = size[1] - _FOOTER // 2 - 2
+    font = ImageFont.load_default(13)
+    draw.text((_SIDE, y), "Not for diagnostic use", fill=_LETTER, font=font, anchor="lm")
+    if centre is not None:
+        place = (affine @ [*centre, 1.0])[:3]
+        where = "  ".join(f"{name} {value:.0f}" for name, value in zip("RAS", place, strict=True))
+        note = f"planes through {where} mm   ·   patient's right is on the left"
+        draw.text((size[0] - _SIDE, y), note, fill=_FAINT, font=font, anchor="rm")

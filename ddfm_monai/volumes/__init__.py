@@ -1,0 +1,75 @@
+"""Files to slices and back: reading, grids, registration, intensities, colour, batching.
+
+A volume is a :class:`monai.data.MetaTensor` ``(C, X, Y, Z)``, float32, with an affine in RAS mm; see
+:mod:`ddfm_monai.volumes.io`.
+"""
+
+from __future__ import annotations
+
+from ddfm_monai.volumes import colour
+from ddfm_monai.volumes.grids import (
+    affine_of,
+    check_overlap,
+    overlap_fraction,
+    resample_to,
+    same_grid,
+    spacing_of,
+)
+from ddfm_monai.volumes.intensity import (
+    CT_WINDOWS,
+    KINDS,
+    Scaling,
+    choose_scaling,
+    common_foreground,
+    foreground_mask,
+    guess_kind,
+    parse_window,
+)
+from ddfm_monai.volumes.io import (
+    PICTURE_SUFFIXES,
+    READABLE_SUFFIXES,
+    WRITABLE_SUFFIXES,
+    check_volume,
+    is_picture,
+    make_volume,
+    read_volume,
+    suffix_of,
+    write_volume,
+)
+from ddfm_monai.volumes.registration import Registration, register_rigid
+from ddfm_monai.volumes.slices import SliceBatch, SlicePlan, assemble, plan_slices, slice_axis, slice_batches
+
+__all__ = [
+    "CT_WINDOWS",
+    "KINDS",
+    "PICTURE_SUFFIXES",
+    "READABLE_SUFFIXES",
+    "WRITABLE_SUFFIXES",
+    "Registration",
+    "Scaling",
+    "SliceBatch",
+    "SlicePlan",
+    "affine_of",
+    "assemble",
+    "check_overlap",
+    "check_volume",
+    "choose_scaling",
+    "colour",
+    "common_foreground",
+    "foreground_mask",
+    "guess_kind",
+    "is_picture",
+    "make_volume",
+    "overlap_fraction",
+    "parse_window",
+    "plan_slices",
+    "read_volume",
+    "register_rigid",
+    "resample_to",
+    "same_grid",
+    "slice_axis",
+    "slice_batches",
+    "spacing_of",
+    "suffix_of",
+    "write_volume",
+]

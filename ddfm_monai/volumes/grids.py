@@ -1,0 +1,176 @@
+"""Voxel grids in space: are two the same, do they overlap, and one volume resampled onto another's grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from monai.data.meta_tensor import MetaTensor
+from scipy import ndimage
+
+from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.volumes.io import is_picture, make_volume
+
+__all__ = ["affine_of", "check_overlap", "overlap_fraction", "resample_to", "same_grid", "spacing_of"]
+
+MINIMUM_OVERLAP = 0.1
+"""Two volumes whose boxes share less than this part of the smaller box are not of one body part."""
+
+_ORDERS = {"nearest": 0, "linear": 1}
+_SAMPLES_PER_AXIS = 32
+_SLAB_VOXELS = 1 << 22  # resampling works in slabs so that its index arithmetic stays small
+
+
+def affine_of(volume: MetaTensor) -> np.ndarray:
+    """The 4x4 float64 affine, voxel index to RAS mm."""
+    return np.asarray(volume.affine.detach().cpu(), dtype=np.float64)
+
+
+def spacing_of(volume: MetaTensor) -> np.ndarray:
+    """``(3,)`` voxel sizes along X, Y, Z in mm."""
+    return np.linalg.norm(affine_of(volume)[:3, :3], axis=0)
+
+
+def same_grid(first: MetaTensor, second: MetaTensor, tolerance: float = 0.01) -> bool:
+    """True where both have the same size and every voxel lies within ``tolerance`` voxels of its counterpart."""
+    if first.shape[1:] != second.shape[1:]:
+        return False
+    between = np.linalg.inv(affine_of(first)) @ affine_of(second)
+    corners = _box_corners(first.shape[1:])
+    return bool(np.abs(_apply(between, corners) - corners).max() <= tolerance)
+
+
+def overlap_fraction(first: MetaTensor, second: MetaTensor, transform: np.ndarray | None = None) -> float:
+    """The part of the smaller box of voxels that lies inside the other's, 0 to 1.
+
+    Args:
+        first: ``(C, X, Y, Z)``, the reference.
+        second: ``(C, X, Y, Z)``, the moving volume.
+        transform: ``(4, 4)`` RAS mm, takes a point of ``first`` to the matching point of ``second``; default: none.
+    """
+    to_second = np.linalg.inv(affine_of(second)) @ _matrix(transform) @ affine_of(first)
+    volume_of = [abs(np.linalg.det(affine_of(v)[:3, :3])) * float(np.prod(v.shape[1:])) for v in (first, second)]
+    if volume_of[0] <= volume_of[1]:
+        inner, outer, mapping = first, second, to_second
+    else:
+        inner, outer, mapping = second, first, np.linalg.inv(to_second)
+    axes = [(np.arange(_SAMPLES_PER_AXIS) + 0.5) / _SAMPLES_PER_AXIS * n - 0.5 for n in inner.shape[1:]]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    mapped = _apply(mapping, points)
+    inside = ((mapped >= -0.5) & (mapped <= np.array(outer.shape[1:]) - 0.5)).all(axis=1)
+    return float(inside.mean())
+
+
+def check_overlap(first: MetaTensor, second: MetaTensor, transform: np.ndarray | None = None) -> None:
+    """Raise InputError (``E_NO_OVERLAP``) for volumes that share less than a tenth of the smaller one's box."""
+    fraction = overlap_fraction(first, second, transform)
+    if fraction < MINIMUM_OVERLAP:
+        raise InputError(
+            f"{_name(second)} overlaps {_name(first)} by {fraction:.0%} only; at least {MINIMUM_OVERLAP:.0%} is "
+            "needed. Check that both show the same body part of one patient; if their scanners' coordinates differ, "
+            "register them (--register rigid).",
+            "E_NO_OVERLAP",
+        )
+
+
+def resample_to(
+    moving: MetaTensor,
+    reference: MetaTensor,
+    transform: np.ndarray | None = None,
+    fill: float = 0.0,
+    mode: str = "linear",
+) -> MetaTensor:
+    """``moving`` on the grid of ``reference``; any affine is right, sheared ones included.
+
+    Scale intensities before: then ``fill`` = 0 is air outside the field of view of ``moving``. A voxel is a box:
+    within half a voxel of the outermost centres the outermost value holds, beyond that ``fill``.
+
+    Args:
+        moving: ``(C, X, Y, Z)`` float32, grey or colour.
+        reference: ``(C', X', Y', Z')``, gives the grid.
+        transform: ``(4, 4)`` RAS mm, takes a point of ``reference`` to the matching point of ``moving``
+            (:attr:`Registration.matrix`); default: none.
+        fill: value outside the field of view.
+        mode: ``"linear"`` or ``"nearest"``.
+
+    Returns:
+        ``(C, X', Y', Z')`` float32 with the affine of ``reference`` and the other meta of ``moving``. Where the grids
+        agree already the data of ``moving`` are returned, not a copy.
+
+    Raises:
+        InputError: the two do not overlap (``E_NO_OVERLAP``), or are pictures of different sizes
+            (``E_SHAPES_DIFFER``), or a picture and a volume (``E_PICTURE_AND_VOLUME``).
+    """
+    if mode not in _ORDERS:
+        raise UsageError(f"mode={mode!r}: expected one of {', '.join(_ORDERS)}.")
+    _check_pictures(reference, moving)
+    affine = affine_of(reference)
+    meta = {key: value for key, value in moving.meta.items() if key in ("filename_or_obj", "picture", "xform_code")}
+    if transform is None and same_grid(reference, moving):
+        return make_volume(moving.as_tensor(), affine, **meta)
+    check_overlap(reference, moving, transform)
+    mapping = np.linalg.inv(affine_of(moving)) @ _matrix(transform) @ affine
+    data = moving.as_tensor().detach().cpu().numpy()
+    shape = tuple(int(n) for n in reference.shape[1:])
+    output = np.empty((data.shape[0], *shape), dtype=np.float32, order="F")
+    for start, stop in _slabs(shape):
+        _resample_slab(data, mapping, output[..., start:stop], start, fill, _ORDERS[mode])
+    return make_volume(output, affine, **meta)
+
+
+def _resample_slab(
+    data: np.ndarray, mapping: np.ndarray, output: np.ndarray, start: int, fill: float, order: int
+) -> None:
+    """Fill ``output``, the slab of the result that begins at its third index ``start``."""
+    offset = mapping[:3, 3] + mapping[:3, 2] * start
+    for channel, result in zip(data, output, strict=True):
+        ndimage.affine_transform(
+            channel, mapping[:3, :3], offset, output_shape=result.shape, output=result, order=order, mode="nearest"
+        )
+    i, j, k = np.ogrid[tuple(slice(n) for n in output.shape[1:])]
+    outside = np.zeros(output.shape[1:], dtype=bool)
+    for axis, size in enumerate(data.shape[1:]):
+        index = (mapping[axis, 0] * i + mapping[axis, 1] * j + mapping[axis, 2] * k + offset[axis]).astype(np.float32)
+        outside |= (index < -0.501) | (index > size - 0.499)
+    output[:, outside] = fill
+
+
+def _slabs(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    depth = max(1, _SLAB_VOXELS // (shape[0] * shape[1]))
+    return [(start, min(start + depth, shape[2])) for start in range(0, shape[2], depth)]
+
+
+def _check_pictures(reference: MetaTensor, moving: MetaTensor) -> None:
+    pictures = is_picture(reference), is_picture(moving)
+    if pictures == (False, False):
+        return
+    if pictures != (True, True):
+        raise InputError(
+            f"{_name(reference)} and {_name(moving)}: one is a picture without a place in space, the other a volume. "
+            "Give two pictures or two volumes.",
+            "E_PICTURE_AND_VOLUME",
+        )
+    if reference.shape[1:] != moving.shape[1:]:
+        sizes = [f"{v.shape[1]} x {v.shape[2]}" for v in (reference, moving)]
+        raise InputError(
+            f"{_name(reference)} has {sizes[0]} pixels and {_name(moving)} has {sizes[1]}; pictures carry no geometry, "
+            "so both must have the same size. Align and resize them first.",
+            "E_SHAPES_DIFFER",
+        )
+
+
+def _name(volume: MetaTensor) -> str:
+    source = volume.meta.get("filename_or_obj")
+    return str(Path(str(source))) if source else f"a volume of {' x '.join(str(n) for n in volume.shape[1:])} voxels"
+
+
+def _matrix(transform: np.ndarray | None) -> np.ndarray:
+    return np.eye(4) if transform is None else np.asarray(transform, dtype=np.float64)
+
+
+def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def _box_corners(shape: tuple[int, ...]) -> np.ndarray:
+    return np.array(np.meshgrid(*[(0.0, n - 1.0) for n in shape], indexing="ij")).reshape(3, -1).T

@@ -1,0 +1,248 @@
+"""Two scaled volumes to batches of slices and back.
+
+Every slice is turned so that it stands as radiologists show it (axial: anterior on top, the patient's right on the
+left), cropped to its own foreground and handed out with equally sized neighbours. What a slice looks like to the
+network depends on that slice alone; :func:`assemble` undoes all of it.
+
+Positions are those of the *field*: one slice with a border all around, as large as any crop can reach. A noise field
+of that size, cropped by :meth:`SliceBatch.crop_field`, gives every voxel column of the volume the same noise.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+
+from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.volumes.grids import affine_of, spacing_of
+from ddfm_monai.volumes.io import make_volume
+
+__all__ = ["SliceBatch", "SliceBox", "SlicePlan", "assemble", "plan_slices", "slice_axis", "slice_batches"]
+
+MARGIN = 8
+"""Pixels of background that a crop keeps around the foreground, at least."""
+
+_ANISOTROPIC = 1.2  # an axis whose spacing exceeds the next one's by this factor is the one across the slices
+
+
+@dataclass(frozen=True)
+class SliceBox:
+    """Where the crop of one slice lies in the field, in pixels; all four are multiples of the plan's stride."""
+
+    index: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class SlicePlan:
+    """How a volume is cut: see :func:`plan_slices`.
+
+    Args:
+        shape: ``(X, Y, Z)`` of the volume.
+        axis: the spatial axis across the slices.
+        row_axis, column_axis: the spatial axes that become the rows and the columns of a slice.
+        flip_rows, flip_columns: whether these run against the stored order.
+        origin: the field's border: pixel (0, 0) of a slice lies at ``(origin, origin)`` of the field.
+        field_shape: ``(height, width)`` of the field.
+        boxes: one per slice that has foreground, in slice order.
+        affine: 4x4, of the volume.
+    """
+
+    shape: tuple[int, int, int]
+    axis: int
+    row_axis: int
+    column_axis: int
+    flip_rows: bool
+    flip_columns: bool
+    origin: int
+    field_shape: tuple[int, int]
+    boxes: tuple[SliceBox, ...]
+    affine: np.ndarray
+
+    def slice_of(self, array: np.ndarray, index: int) -> np.ndarray:
+        """Slice ``index`` of an ``(X, Y, Z)`` array as a ``(rows, columns)`` view, standing upright."""
+        plane = np.moveaxis(array, (self.axis, self.row_axis, self.column_axis), (0, 1, 2))[index]
+        return plane[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+    def windows(self, box: SliceBox) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """The part of a slice that its box covers, and the place of that part in the crop."""
+        rows, columns = self.shape[self.row_axis], self.shape[self.column_axis]
+        vertical = _overlap(box.top - self.origin, box.height, rows)
+        horizontal = _overlap(box.left - self.origin, box.width, columns)
+        return (vertical[0], horizontal[0]), (vertical[1], horizontal[1])
+
+
+@dataclass(frozen=True)
+class SliceBatch:
+    """Slices of equal crop size.
+
+    Args:
+        a: ``(B, 1, H, W)`` float32 in [-1, 1], the reference.
+        b: the same of the second source.
+        foreground: ``(B, 1, H, W)`` bool.
+        boxes: where each comes from.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    foreground: torch.Tensor
+    boxes: tuple[SliceBox, ...]
+
+    def crop_field(self, field: torch.Tensor) -> torch.Tensor:
+        """Crop one fixed field ``(C, *plan.field_shape)``, such as start noise, for each slice: ``(B, C, H, W)``."""
+        crops = [field[:, x.top : x.top + x.height, x.left : x.left + x.width] for x in self.boxes]
+        return torch.stack(crops)
+
+
+def slice_axis(volume: MetaTensor) -> int:
+    """The spatial axis across the slices of a volume.
+
+    An axis of length 1; else the axis of the largest spacing where that is clearly larger than the others (the slices
+    as they were acquired); else the one closest to the patient's head-foot axis.
+    """
+    shape = tuple(volume.shape[1:])
+    if 1 in shape:
+        return max(axis for axis in range(3) if shape[axis] == 1)
+    spacing = spacing_of(volume)
+    order = np.argsort(spacing)
+    if spacing[order[2]] > _ANISOTROPIC * spacing[order[1]]:
+        return int(order[2])
+    return int(np.flatnonzero(nib.io_orientation(affine_of(volume))[:, 0] == 2)[0])
+
+
+def plan_slices(foreground: MetaTensor, stride: int, axis: int | None = None, margin: int = MARGIN) -> SlicePlan:
+    """Decide how a volume is cut into slices.
+
+    The crop of a slice is the box of its own foreground with ``margin`` pixels around, widened to multiples of
+    ``stride`` on a lattice fixed to the volume: neighbouring slices are cut along the same lines.
+
+    Args:
+        foreground: ``(1, X, Y, Z)`` bool, with the affine of the volume.
+        stride: the network takes heights and widths that are multiples of this.
+        axis: the spatial axis across the slices, 0 to 2; default: :func:`slice_axis`.
+        margin: pixels.
+
+    Raises:
+        InputError: no foreground at all (``E_NO_FOREGROUND``).
+    """
+    if stride < 1 or margin < 0 or axis not in (None, 0, 1, 2):
+        raise UsageError(
+            f"stride={stride}, margin={margin}, axis={axis}: expected stride >= 1, margin >= 0, axis 0 to 2."
+        )
+    axis = slice_axis(foreground) if axis is None else axis
+    orientation = nib.io_orientation(affine_of(foreground))
+    # Displays run to the left, to the back and downwards: against each RAS axis. Of the two axes in the slice the one
+    # earlier in R, A, S is horizontal.
+    column_axis, row_axis = sorted((i for i in range(3) if i != axis), key=lambda i: orientation[i, 0])
+    shape = tuple(int(n) for n in foreground.shape[1:])
+    origin = _ceil_to(margin, stride)
+    field = [origin + _ceil_to(shape[i] + margin, stride) for i in (row_axis, column_axis)]
+    plan = SlicePlan(
+        shape=(shape[0], shape[1], shape[2]),
+        axis=axis,
+        row_axis=row_axis,
+        column_axis=column_axis,
+        flip_rows=bool(orientation[row_axis, 1] > 0),
+        flip_columns=bool(orientation[column_axis, 1] > 0),
+        origin=origin,
+        field_shape=(field[0], field[1]),
+        boxes=(),
+        affine=affine_of(foreground),
+    )
+    mask = _array(foreground)
+    found = (_box(plan.slice_of(mask, index), index, origin, stride, margin) for index in range(shape[axis]))
+    boxes = tuple(box for box in found if box is not None)
+    if not boxes:
+        raise InputError(
+            "both sources are background only: nothing to fuse. Check the window and the kinds of the sources.",
+            "E_NO_FOREGROUND",
+        )
+    return SlicePlan(**{**plan.__dict__, "boxes": boxes})
+
+
+def slice_batches(
+    plan: SlicePlan, a: MetaTensor, b: MetaTensor, foreground: MetaTensor, batch_size: int
+) -> Iterator[SliceBatch]:
+    """Hand out the slices of ``plan``, at most ``batch_size`` of equal size at a time, largest crops first.
+
+    Args:
+        plan: from :func:`plan_slices`.
+        a, b: ``(1, X, Y, Z)`` in [0, 1].
+        foreground: ``(1, X, Y, Z)`` bool, as given to :func:`plan_slices`.
+        batch_size: slices per batch.
+    """
+    by_size: dict[tuple[int, int], list[SliceBox]] = defaultdict(list)
+    for box in plan.boxes:
+        by_size[box.height, box.width].append(box)
+    arrays = _array(a), _array(b), _array(foreground)
+    for size in sorted(by_size, key=lambda hw: (-hw[0] * hw[1], hw)):
+        boxes = by_size[size]
+        for start in range(0, len(boxes), batch_size):
+            yield _batch(plan, arrays, tuple(boxes[start : start + batch_size]))
+
+
+def assemble(plan: SlicePlan, results: Iterable[tuple[SliceBatch, torch.Tensor]]) -> MetaTensor:
+    """Put fused slices back: crops, borders and skipped slices undone; background exactly 0.
+
+    Args:
+        plan: from :func:`plan_slices`.
+        results: each batch with its ``(B, 1, H, W)`` result in [-1, 1]; may be a generator that fuses as it goes.
+
+    Returns:
+        ``(1, X, Y, Z)`` float32 in [0, 1] with the affine of the volume.
+    """
+    output = np.zeros(plan.shape, dtype=np.float32, order="F")
+    for batch, fused in results:
+        grey = fused.detach().float().cpu().add(1).div_(2).clamp_(0, 1).mul_(batch.foreground.cpu()).numpy()
+        for box, crop in zip(batch.boxes, grey, strict=True):
+            in_slice, in_crop = plan.windows(box)
+            plan.slice_of(output, box.index)[in_slice] = crop[0][in_crop]
+    return make_volume(output[None], plan.affine)
+
+
+def _batch(plan: SlicePlan, arrays: tuple[np.ndarray, ...], boxes: tuple[SliceBox, ...]) -> SliceBatch:
+    shape = (len(boxes), 1, boxes[0].height, boxes[0].width)
+    crops = [np.zeros(shape, dtype=array.dtype) for array in arrays]
+    for number, box in enumerate(boxes):
+        in_slice, in_crop = plan.windows(box)
+        for crop, array in zip(crops, arrays, strict=True):
+            crop[number, 0][in_crop] = plan.slice_of(array, box.index)[in_slice]
+    a, b, foreground = (torch.from_numpy(crop) for crop in crops)
+    return SliceBatch(a.mul_(2).sub_(1), b.mul_(2).sub_(1), foreground, boxes)
+
+
+def _box(plane: np.ndarray, index: int, origin: int, stride: int, margin: int) -> SliceBox | None:
+    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    if not rows.size:
+        return None
+    top, bottom = _floor_to(origin + rows[0] - margin, stride), _ceil_to(origin + rows[-1] + 1 + margin, stride)
+    left, right = _floor_to(origin + columns[0] - margin, stride), _ceil_to(origin + columns[-1] + 1 + margin, stride)
+    return SliceBox(index, top, left, bottom - top, right - left)
+
+
+def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:
+    """The part of ``range(size)`` that ``[start, start + length)`` covers, and where that part lies in it."""
+    first, last = max(start, 0), min(start + length, size)
+    return slice(first, last), slice(first - start, last - start)
+
+
+def _ceil_to(value: int, step: int) -> int:
+    return -(-int(value) // step) * step
+
+
+def _floor_to(value: int, step: int) -> int:
+    return int(value) // step * step
+
+
+def _array(volume: torch.Tensor) -> np.ndarray:
+    plain = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
+    return plain.detach().cpu().numpy()[0]
