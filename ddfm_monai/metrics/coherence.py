@@ -37,7 +37,8 @@ def through_plane_coherence(fused: Any, a: Any, b: Any) -> float:
         raise InputError(f"Through-plane coherence needs a volume of at least two slices; found shape {fused.shape}.")
     present = np.maximum(a, b) > BACKGROUND_LEVEL
     head = present[..., 1:] | present[..., :-1]
-    allowed = np.maximum(*(np.abs(np.diff(source, axis=-1)) for source in (a, b)))[head]
-    excess = np.maximum(np.abs(np.diff(fused, axis=-1))[head] - allowed, 0)
+    change_f, change_a, change_b = (np.abs(np.diff(v.astype(np.int16), axis=-1))[head] for v in (fused, a, b))
+    allowed = np.maximum(change_a, change_b)
+    excess = np.maximum(change_f - allowed, 0)
     # Sources that never change allow no change: any excess then counts against one grey level per voxel.
     return float(excess.sum() / (allowed.sum() or max(head.sum(), 1)))

@@ -99,7 +99,7 @@ def transferred(clean: Any, altered: Any, lesion: Array) -> float:
 
 
 def _pair(a: Any, b: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    a8, b8 = as_grey8(a, "first source").astype(np.uint8), as_grey8(b, "second source").astype(np.uint8)
+    a8, b8 = as_grey8(a, "first source"), as_grey8(b, "second source")
     if a8.shape != b8.shape:
         raise InputError(f"Shapes differ: first source {a8.shape}, second source {b8.shape}.")
     return a8, b8

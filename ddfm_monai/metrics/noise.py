@@ -36,7 +36,7 @@ def noise_gain(fuse: Fuse, a: Any, b: Any, sd: float = 10.0, seed: int = 3407) -
     Raises:
         InputError: shapes differ, values not 0..255, or no foreground.
     """
-    a8, b8 = as_grey8(a, "first source").astype(np.uint8), as_grey8(b, "second source").astype(np.uint8)
+    a8, b8 = as_grey8(a, "first source"), as_grey8(b, "second source")
     noisy_a, noisy_b = add_noise(a8, b8, sd, seed)
     own = noise_psnr(fuse(a8, b8), fuse(noisy_a, noisy_b), a8, b8)
     maximum = noise_psnr(np.maximum(a8, b8), np.maximum(noisy_a, noisy_b), a8, b8)
@@ -57,7 +57,7 @@ def add_noise(
 
 def noise_psnr(clean: Any, noisy: Any, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> dict[str, float]:
     """PSNR (peak 255, dB) of two fusions over the whole slice and over the head, mean over foreground slices."""
-    clean, noisy = as_grey8(clean, "fused"), as_grey8(noisy, "fused of noisy sources")
+    clean, noisy = np.asarray(clean, dtype=np.float64), np.asarray(noisy, dtype=np.float64)
     if not clean.shape == noisy.shape == a.shape == b.shape:
         raise InputError(f"Shapes differ: sources {a.shape}, {b.shape}, fused {clean.shape}, {noisy.shape}.")
     squared, head = (clean - noisy) ** 2, np.maximum(a, b) > BACKGROUND_LEVEL

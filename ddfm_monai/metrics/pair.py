@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ddfm_monai.errors import InputError
 from ddfm_monai.metrics import classic
-from ddfm_monai.metrics.slices import as_grey8, foreground_slices, require_same_shape
+from ddfm_monai.metrics.slices import Grey8, as_grey8, foreground_slices, require_same_shape
 
 __all__ = ["METRIC_NAMES", "evaluate_pair", "evaluate_slice", "evaluate_slices"]
 
@@ -52,8 +51,9 @@ def evaluate_slices(fused: Any, a: Any, b: Any) -> dict[int, dict[str, float]]:
     return {k: evaluate_slice(*(np.ascontiguousarray(v[..., k].T) for v in (fused, a, b))) for k in indices}
 
 
-def evaluate_slice(f: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, float]:
-    """The metrics of one ``(H, W)`` slice of whole grey levels, unchecked: the inner loop of the functions above."""
+def evaluate_slice(fused: Grey8, first: Grey8, second: Grey8) -> dict[str, float]:
+    """The metrics of one ``(H, W)`` uint8 slice, unchecked: the inner loop of the functions above."""
+    f, a, b = (x.astype(np.float64) for x in (fused, first, second))
     return {
         "EN": classic.entropy(f),
         "SD": classic.standard_deviation(f),
