@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,12 @@ class DDFMInferer(Inferer):
     @property
     def num_inference_steps(self) -> int:
         return self.scheduler.num_train_timesteps
+
+    def with_seed(self, seed: int) -> DDFMInferer:
+        """The same inferer with another start noise."""
+        other = copy(self)
+        other.seed = seed
+        return other
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]

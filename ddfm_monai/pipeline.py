@@ -1,0 +1,331 @@
+"""The way of the data, from two volumes to a fused one, in one function that every surface calls."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from torch import Tensor
+
+from ddfm_monai._version import __version__
+from ddfm_monai.errors import UsageError
+from ddfm_monai.files import sha256_of
+from ddfm_monai.method import DDFMInferer, Likelihood, Step, noise_field
+from ddfm_monai.priors import Prior, load_prior
+from ddfm_monai.progress import Progress, ProgressCallback, silent
+from ddfm_monai.volumes import (
+    Registration,
+    Scaling,
+    SliceBatch,
+    SlicePlan,
+    affine_of,
+    assemble,
+    check_volume,
+    choose_scaling,
+    common_foreground,
+    guess_kind,
+    is_picture,
+    overlap_fraction,
+    plan_slices,
+    read_volume,
+    register_rigid,
+    resample_to,
+    same_grid,
+    slice_axis,
+    slice_batches,
+)
+from ddfm_monai.volumes.colour import colour_map, to_luma, with_luma
+
+__all__ = ["NOTICE", "FusionResult", "fuse_volumes"]
+
+NOTICE = (
+    "Not for diagnostic use. The fused values are one grey scale without units (not HU, not SUV); "
+    "parts of the image were made by a generative model. Keep the sources."
+)
+
+_CUDA_BATCH = 16
+
+
+@dataclass(frozen=True)
+class FusionResult:
+    """What a fusion gives.
+
+    Args:
+        fused: (1, X, Y, Z) float32 in [0, 1], or (3, X, Y, Z) RGB in 0..255, on the reference's grid.
+        provenance: how it was made, JSON-able.
+        uncertainty: (1, X, Y, Z) standard deviation of the samples in units of the fused grey scale, if several
+            samples were drawn.
+        registration: the transform that was found, if registration was asked for.
+        reference01, second01: (1, X, Y, Z) in [0, 1], the sources as they entered the fusion, on the same grid.
+    """
+
+    fused: MetaTensor
+    provenance: dict[str, Any]
+    uncertainty: MetaTensor | None
+    registration: Registration | None
+    reference01: MetaTensor
+    second01: MetaTensor
+
+
+def fuse_volumes(
+    reference: MetaTensor | str | Path,
+    second: MetaTensor | str | Path,
+    *,
+    prior: Prior | str | Path = "medical",
+    steps: int | None = None,
+    likelihood: str | Likelihood = "default",
+    seed: int = 3407,
+    reference_kind: str = "auto",
+    second_kind: str = "auto",
+    window: str | tuple[float, float] | None = None,
+    register: str = "none",
+    colour: bool = False,
+    samples: int = 1,
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+    progress: ProgressCallback = silent,
+) -> FusionResult:
+    """Fuse two co-registered volumes of one patient, slice by slice, on the reference's grid.
+
+    Args:
+        reference: (C, X, Y, Z) volume with its affine in RAS mm, or a path; usually the MRI. C is 1, or 3 for colour.
+        second: the other volume, on any grid that overlaps; CT, PET, SPECT, another MRI, or a picture.
+        prior: a loaded prior, a known name, or a weight file.
+        steps: network evaluations per slice; by default the inferer's.
+        likelihood: ``"default"``, ``"published"``, or a likelihood object.
+        seed: seed of the start noise.
+        reference_kind, second_kind: ``"mr"``, ``"ct"``, ``"pet"``, ``"spect"``, ``"picture"`` or ``"auto"``.
+        window: for CT, a name (brain, soft, bone), ``"L,W"`` or ``(level, width)`` in HU.
+        register: ``"none"``, or ``"rigid"`` to align the second volume first.
+        colour: keep or give colour: the result is RGB. Colour pictures always give colour.
+        samples: how many chains are drawn; more than one gives the mean and its uncertainty.
+        device: for the network; by default CUDA where there is one, else the CPU.
+        batch_size: slices at a time; by default chosen for the device. The result does not depend on it.
+        progress: called after every step; raising :class:`~ddfm_monai.errors.Cancelled` in it stops the fusion.
+
+    Raises:
+        UsageError: for arguments that cannot be met.
+        InputError: for volumes that cannot be fused (not finite, constant, no overlap, ...).
+    """
+    if register not in ("none", "rigid"):
+        raise UsageError(f"register is {register!r}; 'none' or 'rigid' is expected.")
+    if samples < 1:
+        raise UsageError(f"samples is {samples}; at least 1 is expected.")
+    started = time.monotonic()
+    a = _prepare(reference, "reference", reference_kind, window, progress)
+    b = _prepare(second, "second", second_kind, window, progress)
+    registration = None
+    if register == "rigid":
+        progress(Progress("register", 0, 1))
+        registration = register_rigid(a.grey, b.grey)
+        progress(Progress("register", 1, 1))
+    transform = registration.matrix if registration else None
+    overlap = overlap_fraction(a.volume, b.volume, transform)
+    b = b.onto(a, transform)
+
+    inferer = _make_inferer(steps, likelihood, seed)
+    network = _make_prior(prior, device)
+    axis = slice_axis(a.volume)
+    foreground = common_foreground(a.grey, b.grey, a.scaling.air, b.scaling.air, axis)
+    plan = plan_slices(foreground, network.stride, axis)
+    chains = _Chains(inferer, network, plan, samples, batch_size, progress)
+    fused, uncertainty = chains.fuse(a.grey, b.grey, foreground)
+
+    keeps_colour = colour or (is_picture(a.volume) and 3 in (a.volume.shape[0], b.volume.shape[0]))
+    provenance = {
+        "notice": NOTICE,
+        "software": _software(),
+        "prior": {"name": network.name, "sha256": network.sha256},
+        "likelihood": {"name": inferer.likelihood.name, **inferer.likelihood.settings()},
+        "sampling": {
+            "steps": inferer.num_inference_steps,
+            "start_timestep": int(inferer.scheduler.model_timesteps[-1]),
+            "seed": seed,
+            "samples": samples,
+            "device": network.device.type,
+        },
+        "reference": a.describe(),
+        "second": {**b.describe(), "overlap": round(overlap, 4)},
+        "registration": registration.describe() if registration else None,
+        "slices": {"axis": axis, "total": plan.shape[axis], "fused": len(plan.boxes)},
+        "colour": keeps_colour,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    return FusionResult(
+        fused=_colourise(fused, a, b) if keeps_colour else fused,
+        provenance=provenance,
+        uncertainty=uncertainty,
+        registration=registration,
+        reference01=a.grey,
+        second01=b.grey,
+    )
+
+
+# --- sources ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One source on its way: as read (or resampled), and as grey in [0, 1]."""
+
+    volume: MetaTensor
+    grey: MetaTensor
+    scaling: Scaling
+    sha256: str
+    resampled: bool = False
+
+    def onto(self, reference: _Source, transform: np.ndarray | None) -> _Source:
+        """This source on the reference's grid; scaled before, so that outside its field of view is air."""
+        if transform is None and same_grid(reference.volume, self.volume):
+            return self
+        grey = resample_to(self.grey, reference.volume, transform)
+        is_grey = self.volume.shape[0] == 1
+        volume = grey if is_grey else resample_to(self.volume, reference.volume, transform)
+        return replace(self, volume=volume, grey=grey, resampled=True)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "sha256": self.sha256,
+            "shape": list(self.volume.shape[1:]),
+            "scaling": self.scaling.describe(),
+            "resampled": self.resampled,
+        }
+
+
+def _prepare(
+    source: MetaTensor | str | Path, role: str, kind: str, window: str | tuple[float, float] | None,
+    progress: ProgressCallback,
+) -> _Source:  # fmt: skip
+    progress(Progress("read", 0, 1, role))
+    volume = source if isinstance(source, Tensor) else read_volume(source)
+    if not isinstance(volume, MetaTensor):
+        volume = MetaTensor(volume)
+    check_volume(volume, role)
+    kind = guess_kind(volume) if kind == "auto" else kind
+    scaling = choose_scaling(volume, kind, window)
+    luma = cast(MetaTensor, to_luma(volume)) if volume.shape[0] == 3 else volume
+    progress(Progress("read", 1, 1, role))
+    return _Source(volume, scaling.apply(luma), scaling, _digest(source, volume))
+
+
+def _digest(source: MetaTensor | str | Path, volume: MetaTensor) -> str:
+    """SHA-256 of the file, or of the voxels and the affine where there is no file."""
+    if not isinstance(source, Tensor) and Path(source).is_file():
+        return sha256_of(Path(source))
+    digest = hashlib.sha256(np.ascontiguousarray(volume.as_tensor().cpu().numpy()).data)
+    digest.update(affine_of(volume).tobytes())
+    return digest.hexdigest()
+
+
+def _colourise(fused: MetaTensor, a: _Source, b: _Source) -> MetaTensor:
+    """The fused luma in the hue of the colour source, or in the colour map of the functional one."""
+    for source in (b, a):
+        if source.volume.shape[0] == 3:
+            return cast(MetaTensor, with_luma(source.volume, fused))
+    for source in (b, a):
+        if source.scaling.kind in ("pet", "spect"):
+            return cast(MetaTensor, with_luma(colour_map(source.grey, source.scaling.kind), fused))
+    raise UsageError(
+        "colour was asked for, but neither source has any: one must be RGB, or PET or SPECT (name it by --second-kind)."
+    )
+
+
+# --- sampling --------------------------------------------------------------------------------------------------------
+
+
+def _make_inferer(steps: int | None, likelihood: str | Likelihood, seed: int) -> DDFMInferer:
+    try:
+        if steps is None:
+            return DDFMInferer(likelihood=likelihood, seed=seed)
+        return DDFMInferer(steps, likelihood=likelihood, seed=seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _make_prior(prior: Prior | str | Path, device: str | torch.device | None) -> Prior:
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device is cuda, but this machine (or this build of torch) has none. Use --device cpu.")
+    return prior.to(device) if isinstance(prior, Prior) else load_prior(prior, device)
+
+
+@dataclass(frozen=True)
+class _Chains:
+    """Sampling chains over all slices of a plan."""
+
+    inferer: DDFMInferer
+    network: Prior
+    plan: SlicePlan
+    samples: int
+    batch_size: int | None
+    progress: ProgressCallback
+
+    def fuse(self, a: MetaTensor, b: MetaTensor, foreground: MetaTensor) -> tuple[MetaTensor, MetaTensor | None]:
+        """Mean over the chains and, for several, their standard deviation: (1, X, Y, Z) in [0, 1]."""
+        size = self.batch_size or (_CUDA_BATCH if self.network.device.type == "cuda" else 1)
+        batches = slice_batches(self.plan, a, b, foreground, size)
+        count = self._counter()
+        deviations: list[tuple[SliceBatch, Tensor]] = []
+
+        def means() -> Iterator[tuple[SliceBatch, Tensor]]:
+            for batch in batches:
+                chains = torch.stack([self._chain(batch, k, count) for k in range(self.samples)])
+                if self.samples > 1:
+                    # assemble() maps [-1, 1] to [0, 1]; a deviation of s there is s / 2 on the grey scale
+                    deviations.append((batch, chains.std(0) - 1))
+                yield batch, chains.mean(0)
+
+        fused = assemble(self.plan, means())
+        return fused, assemble(self.plan, deviations) if deviations else None
+
+    def _chain(self, batch: SliceBatch, number: int, count: Callable[[int], None]) -> Tensor:
+        inferer = self.inferer if number == 0 else self.inferer.with_seed(self.inferer.seed + number)
+        field = noise_field((self.network.in_channels, *self.plan.field_shape), inferer.seed)
+        return self._run(inferer, torch.cat([batch.a, batch.b], 1), batch.crop_field(field), count)
+
+    def _run(self, inferer: DDFMInferer, inputs: Tensor, noise: Tensor, count: Callable[[int], None]) -> Tensor:
+        """One batch; where the device's memory does not hold it, its halves."""
+        device = self.network.device
+
+        def step(done: Step) -> None:
+            count(len(inputs))
+
+        try:
+            fused = inferer(inputs.to(device), self.network, noise.to(device), step)
+            return cast(Tensor, fused).cpu()
+        except torch.OutOfMemoryError:
+            if len(inputs) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = len(inputs) // 2
+        parts = [(inputs[:half], noise[:half]), (inputs[half:], noise[half:])]
+        return torch.cat([self._run(inferer, x, n, count) for x, n in parts])
+
+    def _counter(self) -> Callable[[int], None]:
+        """Adds up slice steps and reports them. Steps that ran out of memory count again, but never past the total."""
+        steps = self.inferer.num_inference_steps
+        total = len(self.plan.boxes) * steps * self.samples
+        done = 0
+
+        def count(slices: int) -> None:
+            nonlocal done
+            done = min(done + slices, total)
+            in_slice = f"slice {-(-done // (steps * self.samples))} of {len(self.plan.boxes)}"
+            self.progress(Progress("fuse", done, total, in_slice))
+
+        self.progress(Progress("fuse", 0, total))
+        return count
+
+
+def _software() -> dict[str, str]:
+    names = ("torch", "monai", "numpy", "SimpleITK", "nibabel")
+    return {"ddfm_monai": __version__, "python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,0 +1,138 @@
+"""The MONAI surface: fusion as an array transform and as a dictionary transform."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import MapTransform, Transform
+from monai.utils import ensure_tuple
+from monai.utils.enums import TransformBackends
+
+from ddfm_monai.method import Likelihood
+from ddfm_monai.pipeline import FusionResult, fuse_volumes
+from ddfm_monai.priors import Prior, load_prior
+
+__all__ = ["DDFMFuse", "DDFMFuseD", "DDFMFuseDict", "DDFMFused"]
+
+
+class DDFMFuse(Transform):
+    """Fuse two volumes of one patient into one on the reference's grid, by DDFM.
+
+    The volumes are channel-first MetaTensors ``(C, X, Y, Z)`` as ``LoadImage(ensure_channel_first=True)`` gives them,
+    on any two grids that overlap, in their own intensities. The prior is loaded on first use and kept.
+
+    Args:
+        prior: a loaded prior, a known name (``"medical"``), or the path of a weight file.
+        steps: network evaluations per slice. Defaults to the inferer's.
+        likelihood: ``"default"``, ``"published"``, or a likelihood object.
+        seed: seed of the start noise.
+        reference_kind: ``"mr"``, ``"ct"``, ``"pet"``, ``"spect"``, ``"picture"`` or ``"auto"``.
+        second_kind: the same of the second volume.
+        window: for CT: ``"brain"``, ``"soft"``, ``"bone"``, ``"L,W"`` or ``(level, width)`` in HU.
+        register: ``"none"`` or ``"rigid"``.
+        colour: the result is RGB, 0..255, in the hue or the colour map of the functional source.
+        samples: number of chains; more than one gives their mean.
+        device: for the network. Defaults to CUDA where there is one.
+        batch_size: slices at a time. Defaults to what suits the device.
+
+    Example:
+        >>> fuse = DDFMFuse(second_kind="ct", window="soft")
+        >>> fused = fuse(mri, ct)  # MetaTensor (1, X, Y, Z) in [0, 1], affine of mri
+    """
+
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI's convention)
+
+    def __init__(
+        self,
+        prior: Prior | str | Path = "medical",
+        steps: int | None = None,
+        likelihood: str | Likelihood = "default",
+        seed: int = 3407,
+        reference_kind: str = "auto",
+        second_kind: str = "auto",
+        window: str | tuple[float, float] | None = None,
+        register: str = "none",
+        colour: bool = False,
+        samples: int = 1,
+        device: str | torch.device | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        self.prior = prior
+        self.settings: dict[str, Any] = {
+            "steps": steps,
+            "likelihood": likelihood,
+            "seed": seed,
+            "reference_kind": reference_kind,
+            "second_kind": second_kind,
+            "window": window,
+            "register": register,
+            "colour": colour,
+            "samples": samples,
+            "device": device,
+            "batch_size": batch_size,
+        }
+
+    def fuse(self, reference: torch.Tensor, second: torch.Tensor) -> FusionResult:
+        """Everything that the fusion gives: volume, provenance, uncertainty, registration."""
+        if not isinstance(self.prior, Prior):
+            self.prior = load_prior(self.prior)
+        return fuse_volumes(reference, second, prior=self.prior, **self.settings)  # type: ignore[arg-type]
+
+    def __call__(self, reference: torch.Tensor, second: torch.Tensor) -> MetaTensor:  # type: ignore[override]
+        """The fused volume, (1, X, Y, Z) float32 in [0, 1] or (3, X, Y, Z) RGB; the reference's affine and file name.
+
+        ``meta["ddfm"]`` holds the provenance.
+
+        Raises:
+            UsageError, InputError: as :func:`ddfm_monai.fuse_volumes`.
+        """
+        result = self.fuse(reference, second)
+        fused = result.fused
+        if isinstance(reference, MetaTensor) and "filename_or_obj" in reference.meta:
+            fused.meta["filename_or_obj"] = reference.meta["filename_or_obj"]
+        fused.meta["ddfm"] = result.provenance
+        return fused
+
+
+class DDFMFused(MapTransform):
+    """Dictionary version of :class:`DDFMFuse`. Unlike most dictionary transforms it reads both keys to write one.
+
+    Args:
+        keys: exactly two: the reference, which gives grid and name, and the second volume.
+        output_key: where the fused volume goes.
+        allow_missing_keys: leave a dictionary alone that lacks one of the keys.
+        settings: as of :class:`DDFMFuse`.
+
+    Raises:
+        ValueError: unless there are exactly two keys.
+
+    Example:
+        >>> chain = Compose([LoadImaged(("mri", "ct"), ensure_channel_first=True), DDFMFused(("mri", "ct"), "fused")])
+        >>> fused = chain({"mri": "mri.nii.gz", "ct": "ct.nii.gz"})["fused"]
+    """
+
+    backend = DDFMFuse.backend
+
+    def __init__(
+        self, keys: KeysCollection, output_key: str = "fused", allow_missing_keys: bool = False, **settings: Any
+    ) -> None:
+        if len(ensure_tuple(keys)) != 2:
+            raise ValueError(f"keys are {keys!r}; exactly two are expected: the reference and the second volume.")
+        super().__init__(keys, allow_missing_keys)
+        self.output_key = output_key
+        self.transform = DDFMFuse(**settings)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        sources = [d[key] for key in self.key_iterator(d)]
+        if len(sources) == 2:
+            d[self.output_key] = self.transform(*sources)
+        return d
+
+
+DDFMFuseD = DDFMFuseDict = DDFMFused
