@@ -9,7 +9,7 @@ from monai.data.meta_tensor import MetaTensor
 from scipy import ndimage
 
 from ddfm_monai.errors import InputError, UsageError
-from ddfm_monai.volumes.io import is_picture, make_volume
+from ddfm_monai.volumes.io import is_picture, make_volume, space_meta
 
 __all__ = ["affine_of", "check_overlap", "overlap_fraction", "resample_to", "same_grid", "spacing_of"]
 
@@ -94,8 +94,8 @@ def resample_to(
         mode: ``"linear"`` or ``"nearest"``.
 
     Returns:
-        ``(C, X', Y', Z')`` float32 with the affine of ``reference`` and the other meta of ``moving``. Where the grids
-        agree already the data of ``moving`` are returned, not a copy.
+        ``(C, X', Y', Z')`` float32 with the affine and space of ``reference`` and the file name of ``moving``. Where
+        the grids agree already the data of ``moving`` are returned, not a copy.
 
     Raises:
         InputError: the two do not overlap (``E_NO_OVERLAP``), or are pictures of different sizes
@@ -105,7 +105,9 @@ def resample_to(
         raise UsageError(f"mode={mode!r}: expected one of {', '.join(_ORDERS)}.")
     _check_pictures(reference, moving)
     affine = affine_of(reference)
-    meta = {key: value for key, value in moving.meta.items() if key in ("filename_or_obj", "picture", "xform_code")}
+    meta = space_meta(reference)
+    if "filename_or_obj" in moving.meta:
+        meta["filename_or_obj"] = moving.meta["filename_or_obj"]
     if transform is None and same_grid(reference, moving):
         return make_volume(moving.as_tensor(), affine, **meta)
     check_overlap(reference, moving, transform)

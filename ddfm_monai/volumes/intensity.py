@@ -32,13 +32,13 @@ KINDS = ("mr", "ct", "pet", "spect", "picture")
 CT_WINDOWS = {"brain": (40.0, 80.0), "soft": (40.0, 400.0), "bone": (400.0, 1800.0)}
 """Window level and width in Hounsfield units (HU)."""
 
-DEFAULT_CT_WINDOW = "soft"
-"""What a CT in HU gets unless told otherwise: -160 to 240 HU.
+DEFAULT_CT_WINDOW = "brain"
+"""What a CT in HU gets unless told otherwise: 0 to 80 HU.
 
-A fusion with MRI wants two things of the CT: bone, and what is denser than brain (fresh blood at 60 to 80 HU,
-calcification above 100). The brain window (0 to 80) turns all of that into one white. The bone window (-500 to 1300)
-leaves 2 of 100 grey levels between brain and blood. In the soft tissue window bone is white, calcification stands
-between it and blood, blood between that and brain, and air is exactly black.
+A fusion with MRI of the head wants two things of the CT: bone, and what is denser than brain (fresh blood at 60 to
+80 HU, calcification above 100). In the brain window bone and calcification are white, blood lies 35 of 100 grey levels
+above brain, grey and white matter differ by 10, and air is black. The soft tissue window leaves 7 levels between
+blood and brain, the bone window 2. Outside the head ``"soft"`` is the better choice.
 """
 
 _TOKENS = {
@@ -51,7 +51,8 @@ _TOKENS = {
     },
 }  # fmt: skip
 
-_AIR_HU = -500.0  # a CT with nothing below this shows no air
+_AIR_HU = -500.0  # a CT with values below this shows air
+_BONE_HU = 200.0  # a CT in HU with values above this shows bone
 _SAMPLE_VOXELS = 1 << 21  # percentiles come from an even subset of about this size
 _Tensor = TypeVar("_Tensor", bound=torch.Tensor)
 
@@ -136,8 +137,8 @@ def choose_scaling(volume: MetaTensor, kind: str = "auto", window: str | tuple[f
     """Choose the one mapping to [0, 1] of a volume.
 
     * Pictures, and volumes with whole numbers from 0 to 255 (their largest at least 64): as they are, 0 to 255.
-    * CT in HU: the window, by default soft tissue. Data stored without the offset of -1024 are recognised. A CT
-      without air (masked or clipped at 0) starts at 0, so that its background is black.
+    * CT in HU: the window, by default that of the brain. Data stored as HU + 1024 are recognised. Values that cannot
+      be HU (none below -500, none above 200) go from the smallest to the 99.9th percentile of the foreground.
     * MRI: the median of the air becomes 0 (in a masked volume that is the background value), the 99.5th percentile of
       the foreground becomes 1. Without air in view: the 0.5th percentile becomes 0.
     * PET and SPECT: 0 (or the smallest value, if that is higher) to the 99.9th percentile of the foreground.
@@ -288,17 +289,15 @@ def _emission_scaling(kind: str, sample: np.ndarray) -> Scaling:
 
 def _ct_scaling(sample: np.ndarray) -> Scaling:
     level, width = CT_WINDOWS[DEFAULT_CT_WINDOW]
-    if sample.min() <= _AIR_HU:
-        return _window("ct", (level, width), sample, f"{DEFAULT_CT_WINDOW} tissue window, chosen for data in HU")
-    body = sample[sample > 100]
-    if sample.min() >= 0 and body.size and np.median(body) >= 800:
-        return _window("ct", (level + 1024, width), sample, "soft tissue window for data stored as HU + 1024")
-    high = min(level + width / 2, float(np.percentile(_foreground(sample), 99.9)))
-    if high <= 0:
+    if sample.min() > _AIR_HU and sample.max() <= _BONE_HU:
+        low, high = float(sample.min()), float(np.percentile(_foreground(sample), 99.9))
         return Scaling(
-            "ct", float(sample.min()), float(sample.max()), "smallest to largest value (no air, nothing above 0)"
+            "ct", low, max(high, float(np.nextafter(low, np.inf))), "not in HU: smallest to 99.9th percentile"
         )
-    return Scaling("ct", 0.0, high, "0 HU to the top of the soft tissue window; no air in the data")
+    body = sample[sample > 100]
+    if sample.min() >= 0 and np.median(body) >= 800:
+        return _window("ct", (level + 1024, width), sample, f"{DEFAULT_CT_WINDOW} window, data stored as HU + 1024")
+    return _window("ct", (level, width), sample, f"{DEFAULT_CT_WINDOW} window")
 
 
 def _window(kind: str, limits: tuple[float, float], sample: np.ndarray, source: str) -> Scaling:

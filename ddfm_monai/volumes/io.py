@@ -34,12 +34,13 @@ __all__ = [
     "READABLE_SUFFIXES",
     "WRITABLE_SUFFIXES",
     "check_volume",
-    "check_volume",
     "is_picture",
     "is_sheared",
     "make_volume",
     "read_volume",
+    "space_meta",
     "suffix_of",
+    "to_sitk",
     "write_volume",
 ]
 
@@ -68,10 +69,41 @@ def is_picture(volume: MetaTensor) -> bool:
     return bool(volume.meta.get("picture", False))
 
 
+def space_meta(volume: MetaTensor) -> dict[str, Any]:
+    """The entries of ``meta`` that belong to the grid, for a volume made on the same grid."""
+    return {key: volume.meta[key] for key in ("picture", "xform_code") if key in volume.meta}
+
+
 def make_volume(array: np.ndarray | torch.Tensor, affine: np.ndarray, **meta: Any) -> MetaTensor:
     """Wrap ``(C, X, Y, Z)`` data and its RAS-mm affine as a volume, float32, without copying float32 data."""
     data = torch.as_tensor(array, dtype=torch.float32)
     return MetaTensor(data, affine=torch.as_tensor(np.asarray(affine, dtype=np.float64)), meta={"space": "RAS", **meta})
+
+
+def check_volume(volume: torch.Tensor, name: str) -> None:
+    """Refuse a volume in memory for the reasons for which :func:`read_volume` refuses a file.
+
+    Args:
+        volume: expected to be ``(1, X, Y, Z)`` or ``(3, X, Y, Z)``, integers or real numbers.
+        name: what the message calls it, for example ``"reference"``.
+
+    Raises:
+        InputError: other dimensions or values, NaN or infinities, a constant image, or an unusable geometry.
+    """
+    if volume.ndim != 4 or volume.shape[0] not in (1, 3) or 0 in volume.shape:
+        raise InputError(
+            f"{name}: found an array of shape {tuple(volume.shape)}; expected (C, X, Y, Z) with C = 1 or 3. "
+            "Add the channel first (MONAI: EnsureChannelFirst); a single slice has Z = 1.",
+            "E_DIMENSIONS",
+        )
+    if volume.is_complex() or volume.dtype == torch.bool:
+        raise InputError(
+            f"{name}: values of type {volume.dtype} cannot be fused; expected integers or real numbers.", "E_VOXEL_TYPE"
+        )
+    if isinstance(volume, MetaTensor):
+        _check_affine(name, _affine_of(volume))
+        volume = volume.as_tensor()
+    _check_values(name, volume.detach())
 
 
 def read_volume(path: str | Path) -> MetaTensor:
@@ -104,7 +136,7 @@ def read_volume(path: str | Path) -> MetaTensor:
     else:
         array, affine, meta = _read_picture(path)
     _check_affine(path, affine)
-    _check_values(path, array)
+    _check_values(path, torch.from_numpy(array))
     return make_volume(array, affine, filename_or_obj=str(path), **meta)
 
 
@@ -139,26 +171,6 @@ def write_volume(volume: MetaTensor, path: str | Path, description: str = NOT_DI
     write = _write_nifti if suffix in NIFTI_SUFFIXES else _write_itk if suffix in ITK_SUFFIXES else _write_picture
     with atomic_path(path) as temporary:
         write(volume, temporary, path, description)
-
-
-def check_volume(volume: MetaTensor, name: str) -> None:
-    """Refuse a volume in memory for the reasons for which :func:`read_volume` refuses a file.
-
-    Args:
-        volume: expected to be ``(1, X, Y, Z)`` or ``(3, X, Y, Z)``.
-        name: what the message calls it.
-
-    Raises:
-        InputError: other dimensions, NaN or infinities, a constant image, or an unusable geometry.
-    """
-    if volume.ndim != 4 or volume.shape[0] not in (1, 3):
-        raise InputError(
-            f"{name}: found an array of shape {tuple(volume.shape)}; expected (C, X, Y, Z) with C = 1 or 3. "
-            "Add the channel first (MONAI: EnsureChannelFirst); a single slice has Z = 1.",
-            "E_DIMENSIONS",
-        )
-    _check_affine(Path(name), _affine_of(volume))
-    _check_values(Path(name), volume.as_tensor().detach().cpu().numpy())
 
 
 def is_sheared(affine: np.ndarray) -> bool:
@@ -440,7 +452,7 @@ def _check_opaque(path: Path, alpha: np.ndarray) -> None:
         )
 
 
-def _bad_spacing(path: Path, spacing: list[float]) -> InputError:
+def _bad_spacing(path: str | Path, spacing: list[float]) -> InputError:
     found = " x ".join(f"{value:g}" for value in spacing)
     return InputError(
         f"{path}: voxel spacing {found} mm; expected three positive numbers. Correct the header or export again.",
@@ -448,7 +460,7 @@ def _bad_spacing(path: Path, spacing: list[float]) -> InputError:
     )
 
 
-def _check_affine(path: Path, affine: np.ndarray) -> None:
+def _check_affine(path: str | Path, affine: np.ndarray) -> None:
     columns = affine[:3, :3]
     spacing = np.linalg.norm(columns, axis=0)
     if not np.isfinite(affine).all() or not (spacing > 0).all():
@@ -461,12 +473,12 @@ def _check_affine(path: Path, affine: np.ndarray) -> None:
         )
 
 
-def _check_values(path: Path, array: np.ndarray) -> None:
-    low, high = float(array.min()), float(array.max())  # a NaN anywhere makes both NaN
+def _check_values(path: str | Path, values: torch.Tensor) -> None:
+    low, high = (float(value) for value in torch.aminmax(values))  # a NaN anywhere makes both NaN
     if not (np.isfinite(low) and np.isfinite(high)):
-        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+        bad = int(values.numel() - torch.count_nonzero(torch.isfinite(values)))
         raise InputError(
-            f"{path}: {bad} of {array.size} values are NaN or infinite; expected finite numbers. "
+            f"{path}: {bad} of {values.numel()} values are NaN or infinite; expected finite numbers. "
             "Replace them (for example by the background value) first.",
             "E_NOT_FINITE",
         )

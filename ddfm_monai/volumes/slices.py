@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -21,7 +22,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.volumes.grids import affine_of, spacing_of
-from ddfm_monai.volumes.io import make_volume
+from ddfm_monai.volumes.io import make_volume, space_meta
 
 __all__ = ["SliceBatch", "SliceBox", "SlicePlan", "assemble", "plan_slices", "slice_axis", "slice_batches"]
 
@@ -55,6 +56,7 @@ class SlicePlan:
         field_shape: ``(height, width)`` of the field.
         boxes: one per slice that has foreground, in slice order.
         affine: 4x4, of the volume.
+        meta: what the volume says of its space (``picture``, ``xform_code``).
     """
 
     shape: tuple[int, int, int]
@@ -67,6 +69,7 @@ class SlicePlan:
     field_shape: tuple[int, int]
     boxes: tuple[SliceBox, ...]
     affine: np.ndarray
+    meta: dict[str, Any]
 
     def slice_of(self, array: np.ndarray, index: int) -> np.ndarray:
         """Slice ``index`` of an ``(X, Y, Z)`` array as a ``(rows, columns)`` view, standing upright."""
@@ -157,6 +160,7 @@ def plan_slices(foreground: MetaTensor, stride: int, axis: int | None = None, ma
         field_shape=(field[0], field[1]),
         boxes=(),
         affine=affine_of(foreground),
+        meta=space_meta(foreground),
     )
     mask = _array(foreground)
     found = (_box(plan.slice_of(mask, index), index, origin, stride, margin) for index in range(shape[axis]))
@@ -166,7 +170,7 @@ def plan_slices(foreground: MetaTensor, stride: int, axis: int | None = None, ma
             "both sources are background only: nothing to fuse. Check the window and the kinds of the sources.",
             "E_NO_FOREGROUND",
         )
-    return SlicePlan(**{**plan.__dict__, "boxes": boxes})
+    return replace(plan, boxes=boxes)
 
 
 def slice_batches(
@@ -206,7 +210,7 @@ def assemble(plan: SlicePlan, results: Iterable[tuple[SliceBatch, torch.Tensor]]
         for box, crop in zip(batch.boxes, grey, strict=True):
             in_slice, in_crop = plan.windows(box)
             plan.slice_of(output, box.index)[in_slice] = crop[0][in_crop]
-    return make_volume(output[None], plan.affine)
+    return make_volume(output[None], plan.affine, **plan.meta)
 
 
 def _batch(plan: SlicePlan, arrays: tuple[np.ndarray, ...], boxes: tuple[SliceBox, ...]) -> SliceBatch:
