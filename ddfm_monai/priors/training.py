@@ -1,0 +1,514 @@
+"""Training a prior: slices out of volumes, batches that depend on (seed, iteration) only, and the trainer's handlers.
+
+The training bundle ``bundles/ddfm_prior`` puts these on MONAI's ``SupervisedTrainer``. The loss is the mean squared
+error of the velocity ``v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0`` (Salimans and Ho, "Progressive Distillation",
+ICLR 2022): at little noise it equals the error of the noise, at much noise the error of the image, so every noise level
+counts about equally. The network itself predicts the noise, as everything in :mod:`ddfm_monai` expects.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import DiffusionPrepareBatch, IterationEvents
+from monai.inferers import Inferer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset, Sampler
+
+from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.files import atomic_path
+
+__all__ = [
+    "Checkpoints",
+    "CsvLog",
+    "ExponentialMovingAverage",
+    "GradientClipping",
+    "LearningRate",
+    "NoisePredictionError",
+    "NoisePrepareBatch",
+    "ResumableSampler",
+    "SliceBatches",
+    "VelocityInferer",
+    "alphas_cumprod",
+    "bf16_pays",
+    "modality_of",
+    "read_slices",
+    "to_network",
+]
+
+_LOG = logging.getLogger(__name__)
+_BACKGROUND = 8  # grey levels: brighter pixels count as the object
+Slices = dict[str, list[np.ndarray]]
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def modality_of(path: Path) -> str:
+    """``"ct"``, ``"pet"``, ``"spect"`` or ``"mri"`` (everything else), from the words in a file's name."""
+    words = "".join(c if c.isalnum() else " " for c in path.name.lower()).split()
+    return next((name for name in ("ct", "spect", "pet") if name in words), "mri")
+
+
+def read_slices(dataset_dir: str | Path) -> Slices:
+    """All axial slices of the grey NIfTI volumes under a folder, by modality.
+
+    Volumes of 8 bits (0..255) are taken as they are; others are scaled to 0..255 by the rules that fusion uses
+    (:func:`ddfm_monai.volumes.choose_scaling`). Colour volumes and slices without any signal are left out.
+
+    Returns:
+        modality -> list of ``(H, W)`` uint8 arrays, anterior on top, patient's right on the left.
+
+    Raises:
+        UsageError: the folder does not exist or holds no NIfTI volume.
+        InputError: a volume is not three-dimensional.
+    """
+    folder = Path(dataset_dir)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder. Pass a folder of NIfTI volumes as --dataset_dir.", "E_NO_DATA")
+    slices: Slices = {}
+    for path in sorted(p for p in folder.rglob("*") if p.name.endswith((".nii", ".nii.gz"))):
+        volume = _read_grey(path)
+        if volume is not None:
+            found = [np.ascontiguousarray(volume[:, :, k].T) for k in range(volume.shape[2])]
+            slices.setdefault(modality_of(path), []).extend(s for s in found if s.max() > _BACKGROUND)
+    if not any(slices.values()):
+        raise UsageError(f"{folder}: no grey NIfTI volume (.nii, .nii.gz) with any signal in it.", "E_NO_DATA")
+    return slices
+
+
+def _read_grey(path: Path) -> np.ndarray | None:
+    """One volume as uint8 ``(X, Y, Z)`` in LPS order, or None where it is a colour volume."""
+    import nibabel as nib
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+    image: Any = nib.load(path)
+    if image.get_data_dtype().fields is not None:
+        return None
+    if len(image.shape) != 3:
+        raise InputError(f"{path.name}: has shape {image.shape}, expected a volume of three dimensions.", "E_SHAPE")
+    image = image.as_reoriented(ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "P", "S"))))
+    if image.get_data_dtype() == np.uint8 and image.dataobj.slope in (None, 1.0):
+        return np.asarray(image.dataobj)
+    return _to_grey_levels(np.asarray(image.dataobj, dtype=np.float32), path)
+
+
+def _to_grey_levels(pixels: np.ndarray, path: Path) -> np.ndarray:
+    from monai.data import MetaTensor
+
+    from ddfm_monai.volumes import choose_scaling
+
+    kind = {"mri": "mr"}.get(modality_of(path), modality_of(path))
+    volume = MetaTensor(torch.from_numpy(pixels)[None])
+    scaled = choose_scaling(volume, kind, None).apply(volume)
+    return np.asarray((scaled[0] * 255).round().to(torch.uint8))
+
+
+class SliceBatches(Dataset):
+    """Batch ``i`` of the training, a function of ``(seed, i)`` alone, so that a resumed training goes on exactly.
+
+    Args:
+        slices: what :func:`read_slices` returned.
+        iterations: the number of batches in the whole training.
+        views: the kinds of batches. Each has ``size`` (side of the square crops, pixels), ``batch`` (crops per batch),
+            ``power`` (timesteps are ``T u^power``, u uniform: above 1 favours little noise) and ``share``, the
+            view's probability at the start and at the end of the training (linear between).
+        shares: modality -> probability; of those that the data has, renormalised.
+        seed: see above.
+
+    Items are ``{"image": (B, 1, size, size) float32 in [-1, 1], "iteration": i, "power": float}``.
+    """
+
+    def __init__(
+        self,
+        slices: Slices,
+        iterations: int,
+        views: Sequence[Mapping[str, Any]],
+        shares: Mapping[str, float],
+        seed: int = 3407,
+    ) -> None:
+        self.slices = {m: found for m, found in slices.items() if shares.get(m, 0) > 0 and found}
+        if not self.slices:
+            raise UsageError(f"None of the modalities {sorted(slices)} has a share in {dict(shares)}.", "E_NO_DATA")
+        self.iterations, self.views, self.seed = iterations, views, seed
+        self.modalities = sorted(self.slices)
+        weights = np.array([shares[m] for m in self.modalities], dtype=float)
+        self.probabilities = weights / weights.sum()
+
+    def __len__(self) -> int:
+        return self.iterations
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng((self.seed, index))
+        view = self._view(index / self.iterations, rng)
+        crops = np.stack([self._crop(int(view["size"]), rng) for _ in range(view["batch"])])
+        return {"image": torch.from_numpy(crops[:, None] / 127.5 - 1), "iteration": index, "power": view["power"]}
+
+    def _view(self, progress: float, rng: np.random.Generator) -> Mapping[str, Any]:
+        shares = np.array([v["share"][0] + progress * (v["share"][1] - v["share"][0]) for v in self.views])
+        return self.views[int(rng.choice(len(self.views), p=shares / shares.sum()))]
+
+    def _crop(self, size: int, rng: np.random.Generator) -> np.ndarray:
+        modality = self.modalities[int(rng.choice(len(self.modalities), p=self.probabilities))]
+        stock = self.slices[modality]
+        pixels = stock[int(rng.integers(len(stock)))]
+        centre = _crop_centre(pixels, size, rng)
+        crop = _cut(pixels, centre, size, rng)
+        if rng.random() < 0.3:
+            crop = _change_contrast(crop, modality, rng)
+        return crop
+
+
+def _crop_centre(pixels: np.ndarray, size: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Somewhere such that the crop holds a random pixel of the object, but not off the picture where it fits."""
+    rows, columns = np.nonzero(pixels > _BACKGROUND)
+    pick = int(rng.integers(len(rows)))
+    centre = []
+    for at, extent in zip((rows[pick], columns[pick]), pixels.shape, strict=True):
+        at = int(at + rng.integers(-(size // 2), size // 2 + 1))
+        low, high = size // 2, extent - size // 2
+        # Pictures that are smaller than the crop are centred within a few pixels.
+        centre.append(int(np.clip(at, low, high)) if low < high else extent // 2 + int(rng.integers(-4, 5)))
+    return centre[0], centre[1]
+
+
+def _cut(pixels: np.ndarray, centre: tuple[int, int], size: int, rng: np.random.Generator) -> np.ndarray:
+    """A ``(size, size)`` float32 crop: a third a little turned and scaled, half in one of the eight orientations."""
+    top, left = centre[0] - size // 2, centre[1] - size // 2
+    if rng.random() < 0.3:
+        crop = _cut_affine(pixels, (top + size / 2, left + size / 2), size, rng)
+    else:
+        crop = np.zeros((size, size), np.float32)
+        rows, columns = slice(max(top, 0), top + size), slice(max(left, 0), left + size)
+        part = pixels[rows, columns]
+        crop[rows.start - top :, columns.start - left :][: part.shape[0], : part.shape[1]] = part
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    if rng.random() < 0.5:
+        crop = np.rot90(crop, int(rng.integers(4)))
+    return np.ascontiguousarray(crop)
+
+
+def _cut_affine(pixels: np.ndarray, centre: tuple[float, float], size: int, rng: np.random.Generator) -> np.ndarray:
+    """A crop turned by up to 15 degrees and magnified 0.85 to 1.25 times; bicubic, so that little detail is lost."""
+    angle, magnification = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(0.85, 1.25)
+    axis = (torch.arange(size, dtype=torch.float32) + 0.5 - size / 2) / magnification
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    rows = centre[0] + math.cos(angle) * y - math.sin(angle) * x
+    columns = centre[1] + math.sin(angle) * y + math.cos(angle) * x
+    height, width = pixels.shape
+    grid = torch.stack([2 * columns / width - 1, 2 * rows / height - 1], dim=-1)[None]
+    source = torch.from_numpy(pixels.astype(np.float32))[None, None]
+    crop = F.grid_sample(source, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    return crop[0, 0].clamp(0, 255).numpy()
+
+
+def _change_contrast(crop: np.ndarray, modality: str, rng: np.random.Generator) -> np.ndarray:
+    """Gamma 0.7 to 1.4; for MRI also a smooth bias field of up to 20 %. Black stays black, white stays white."""
+    crop = 255 * (crop / 255) ** np.float32(np.exp(rng.uniform(-0.35, 0.35)))
+    if modality == "mri":
+        y, x = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in crop.shape), indexing="ij")
+        a, b, c = rng.uniform(-0.1, 0.1, 3).astype(np.float32)
+        crop = np.clip(crop * np.exp(a * x + b * y + c * x * y), 0, 255)
+    return crop.astype(np.float32)
+
+
+class ResumableSampler(Sampler[int]):
+    """The indices from ``start`` on; a resumed training sets ``start`` to the iterations already done."""
+
+    def __init__(self, data: SliceBatches) -> None:
+        self.length, self.start = len(data), 0
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.length))
+
+    def __len__(self) -> int:
+        return self.length
+
+
+# --- what the trainer computes ----------------------------------------------------------------------------------------
+
+
+def alphas_cumprod(num_train_timesteps: int = 1000) -> Tensor:
+    """``abar_t`` of the linear schedule (beta 1e-4 to 2e-2), float32 ``(T,)``, computed in float64."""
+    beta = torch.linspace(1e-4, 2e-2, num_train_timesteps, dtype=torch.float64)
+    return torch.cumprod(1 - beta, 0).float()
+
+
+class NoisePrepareBatch(DiffusionPrepareBatch):
+    """Draws timesteps and noise for a batch from ``(seed, iteration)``; the target is the velocity."""
+
+    def __init__(self, num_train_timesteps: int = 1000, seed: int = 3407) -> None:
+        super().__init__(num_train_timesteps)
+        self.seed = seed
+        self.abar = alphas_cumprod(num_train_timesteps)
+
+    def __call__(
+        self,
+        batchdata: dict[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, tuple, dict]:
+        image = batchdata["image"].to(device, non_blocking=non_blocking)
+        generator = torch.Generator(image.device).manual_seed(self.seed * 1_000_003 + int(batchdata["iteration"]))
+        u = torch.rand(image.shape[0], generator=generator, device=image.device)
+        top = self.num_train_timesteps - 1
+        timesteps = (self.num_train_timesteps * u ** batchdata["power"]).long().clamp(max=top)
+        noise = torch.randn(image.shape, generator=generator, device=image.device)
+        abar = self.abar.to(image.device)[timesteps][:, None, None, None]
+        target = abar.sqrt() * noise - (1 - abar).sqrt() * image
+        return image, target, (), {"noise": noise, "timesteps": timesteps}
+
+
+class VelocityInferer(Inferer):
+    """Adds the noise, lets the network predict it (in bf16 where asked) and returns the velocity that follows."""
+
+    def __init__(self, num_train_timesteps: int = 1000, bf16: bool = False) -> None:
+        super().__init__()
+        self.abar = alphas_cumprod(num_train_timesteps)
+        self.bf16 = bf16
+
+    def __call__(
+        self, inputs: Tensor, network: Callable[..., Tensor], noise: Tensor, timesteps: Tensor, **_: Any
+    ) -> Tensor:
+        abar = self.abar.to(inputs.device)[timesteps][:, None, None, None]
+        noisy = abar.sqrt() * inputs + (1 - abar).sqrt() * noise
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.bf16):
+            predicted = network(noisy, timesteps)
+        return (predicted.float() - (1 - abar).sqrt() * noisy) / abar.sqrt()
+
+
+# --- handlers ---------------------------------------------------------------------------------------------------------
+
+
+class GradientClipping:
+    """Scales gradients whose total norm exceeds ``max_norm``."""
+
+    def __init__(self, network: nn.Module, max_norm: float) -> None:
+        self.network, self.max_norm = network, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, _: Engine) -> None:
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+
+
+class LearningRate:
+    """Linear warm-up, a constant stretch, cosine decay to zero over the last ``decay`` of the training.
+
+    Because the rate is constant before the decay, a training may be cut short or prolonged by resuming it with another
+    number of iterations.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, iterations: int, peak: float, warmup: int, decay: float
+    ) -> None:
+        self.optimizer, self.iterations, self.peak, self.warmup, self.decay = optimizer, iterations, peak, warmup, decay
+
+    def at(self, iteration: int) -> float:
+        """The rate of (zero-based) ``iteration``."""
+        left = max(0.0, 1 - iteration / self.iterations) / self.decay
+        return self.peak * min(1.0, (iteration + 1) / self.warmup) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.at(engine.state.iteration - 1)
+
+
+class ExponentialMovingAverage:
+    """Keeps ``average``, a copy of the network whose weights follow the trained ones slowly.
+
+    The decay grows as ``(1 + n) / (10 + n)`` up to ``decay``, so that the start is forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network, self.decay = network, decay
+        self.average = copy.deepcopy(network).eval().requires_grad_(False)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
+
+    @torch.no_grad()
+    def __call__(self, engine: Engine) -> None:
+        n = engine.state.iteration
+        decay = min(self.decay, (1 + n) / (10 + n))
+        average, current = list(self.average.parameters()), list(self.network.parameters())
+        torch._foreach_lerp_(average, current, 1 - decay)
+
+
+class Checkpoints:
+    """Saves ``last.pt`` at the end of every epoch and, if asked, goes on from one.
+
+    Args:
+        folder: where ``last.pt`` and, every ``keep_every`` epochs, ``epoch_<n>.pt`` go.
+        states: name -> object with ``state_dict``.
+        sampler: is told how many iterations are done.
+        resume: a file written earlier, or None.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        states: Mapping[str, Any],
+        sampler: ResumableSampler,
+        resume: str | Path | None = None,
+        keep_every: int = 0,
+    ) -> None:
+        self.folder, self.states, self.sampler, self.keep_every = Path(folder), states, sampler, keep_every
+        self.resume = Path(resume) if resume else None
+        if self.resume and not self.resume.is_file():
+            raise UsageError(f"{self.resume}: no such checkpoint to resume from.", "E_NO_CHECKPOINT")
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def load(self, engine: Engine) -> None:
+        if self.resume is None:
+            return
+        saved = torch.load(self.resume, map_location="cpu", weights_only=True)
+        for name, state in self.states.items():
+            state.load_state_dict(saved[name])
+        engine.state.iteration = self.sampler.start = saved["iteration"]
+        engine.state.epoch = saved["epoch"]
+        _LOG.info("resumed %s at iteration %d", self.resume.name, self.sampler.start)
+
+    def save(self, engine: Engine) -> None:
+        content = {name: state.state_dict() for name, state in self.states.items()}
+        content |= {"iteration": engine.state.iteration, "epoch": engine.state.epoch}
+        names = ["last.pt"]
+        if self.keep_every and engine.state.epoch % self.keep_every == 0:
+            names.append(f"epoch_{engine.state.epoch:04d}.pt")
+        for name in names:
+            with atomic_path(self.folder / name) as temporary:
+                torch.save(content, temporary)
+
+
+class NoisePredictionError:
+    """Mean squared error of the predicted noise on whole slices, by tenth of the noise levels and by modality.
+
+    Args:
+        network: predicts noise; evaluated as it is when called.
+        slices: what :func:`read_slices` returned for the validation folder.
+        per_modality: slices taken from each modality, evenly spaced.
+        stride: slices are padded with background to multiples of this.
+        device: where to compute.
+
+    Calling it returns ``{"mean": ..., "t000": ..., ..., "t900": ..., "ct": ..., ...}``. Noise is fixed by the seed.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        slices: Slices,
+        per_modality: int = 3,
+        stride: int = 16,
+        device: str | torch.device = "cpu",
+        num_train_timesteps: int = 1000,
+        seed: int = 3407,
+    ) -> None:
+        self.network, self.stride, self.device, self.seed = network, stride, torch.device(device), seed
+        self.steps = num_train_timesteps
+        self.slices = {m: _evenly(found, per_modality) for m, found in sorted(slices.items())}
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, float]:
+        abar = alphas_cumprod(self.steps)
+        timesteps = torch.arange(10) * (self.steps // 10) + self.steps // 20
+        generator = torch.Generator().manual_seed(self.seed)
+        errors: dict[str, list[Tensor]] = {}
+        for modality, found in self.slices.items():
+            for pixels in found:
+                image = to_network(pixels, self.stride)
+                noise = torch.randn((len(timesteps), *image.shape[1:]), generator=generator)
+                a = abar[timesteps][:, None, None, None]
+                noisy = a.sqrt() * image + (1 - a).sqrt() * noise
+                predicted = torch.cat([self._predict(n, t) for n, t in zip(noisy, timesteps, strict=True)])
+                errors.setdefault(modality, []).append((predicted - noise).square().mean((1, 2, 3)))
+        each = torch.stack([e for found in errors.values() for e in found])
+        by_time = {f"t{int(t) - self.steps // 20:03d}": float(e) for t, e in zip(timesteps, each.mean(0), strict=True)}
+        by_modality = {m: float(torch.stack(found).mean()) for m, found in errors.items()}
+        return {"mean": float(each.mean()), **by_time, **by_modality}
+
+    def _predict(self, noisy: Tensor, timestep: Tensor) -> Tensor:
+        predicted: Tensor = self.network(noisy[None].to(self.device), timestep[None].to(self.device))
+        return predicted.float().cpu()
+
+
+def _evenly(found: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """``count`` elements at the middles of as many equal stretches."""
+    return [found[int((i + 0.5) * len(found) / count)] for i in range(min(count, len(found)))]
+
+
+def to_network(pixels: np.ndarray, stride: int) -> Tensor:
+    """A uint8 slice ``(H, W)`` as ``(1, 1, H', W')`` float32 in [-1, 1], padded with background to multiples."""
+    height, width = pixels.shape
+    image = torch.from_numpy(pixels.astype(np.float32))[None, None] / 127.5 - 1
+    return F.pad(image, (0, -width % stride, 0, -height % stride), value=-1.0)
+
+
+class CsvLog:
+    """One line per epoch: iteration, seconds, mean training loss, learning rate, and the validation's metrics.
+
+    Args:
+        path: appended to, so that a resumed training continues its log.
+        validate: called every ``every`` epochs; its result is logged under names that start with ``val_``.
+    """
+
+    def __init__(
+        self, path: str | Path, validate: Callable[[], Mapping[str, float]] | None = None, every: int = 1
+    ) -> None:
+        self.path, self.validate, self.every = Path(path), validate, every
+        self.losses: list[float] = []
+        self.start = time.monotonic()
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.note)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def note(self, engine: Engine) -> None:
+        loss = engine.state.output["loss"].item()
+        if not math.isfinite(loss):
+            raise InputError(f"The loss became {loss} at iteration {engine.state.iteration}; lower the learning rate.")
+        self.losses.append(loss)
+
+    def write(self, engine: Any) -> None:
+        row: dict[str, Any] = {
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "seconds": round(time.monotonic() - self.start),
+            "loss": f"{np.mean(self.losses):.5f}",
+            "learning_rate": f"{engine.optimizer.param_groups[0]['lr']:.2e}",
+        }
+        self.losses.clear()
+        if self.validate is not None and engine.state.epoch % self.every == 0:
+            row |= {f"val_{name}": f"{value:.5f}" for name, value in self.validate().items()}
+        _LOG.info(" ".join(f"{name}={value}" for name, value in row.items()))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", newline="") as file:
+            for name, value in row.items():
+                csv.writer(file).writerow([row["iteration"], name, value])
+
+
+def bf16_pays(device: str | torch.device) -> bool:
+    """Whether the device multiplies bf16 faster than fp32: a recent CUDA card, a CPU with AVX-512 BF16 or AMX."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = Path("/proc/cpuinfo")
+    return flags.is_file() and "avx512_bf16" in flags.read_text(errors="ignore")
