@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from ddfm_monai.errors import UsageError
 
-__all__ = ["atomic_path", "check_writable_target", "sha256_of"]
+__all__ = ["atomic_group", "atomic_path", "check_writable_target", "sha256_of"]
 
 
 def check_writable_target(path: Path, overwrite: bool) -> None:
@@ -28,12 +27,31 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Whatever the block raises (Ctrl-C included), nothing is left behind. Works for a file and for a folder
     that the block creates.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=".ddfm-", dir=target.parent))
-    temporary = holder / target.name
-    try:
+    with _beside(target.parent) as holder:
+        temporary = holder / target.name
         yield temporary
-        os.replace(temporary, target)
+        temporary.replace(target)
+
+
+@contextmanager
+def atomic_group(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder; when the block succeeds, the files that it made there are moved into ``folder``.
+
+    Whatever the block raises (Ctrl-C included), none of them appears.
+    """
+    with _beside(folder) as holder:
+        yield holder
+        for made in sorted(holder.iterdir()):
+            made.replace(folder / made.name)
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside ``folder``, on the same file system, that is gone after the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = Path(tempfile.mkdtemp(prefix=".ddfm-", dir=folder))
+    try:
+        yield holder
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 

@@ -1,11 +1,262 @@
-"""``ddfm fuse``."""
+"""``ddfm fuse``: two files, or two folders whose files match by name."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import typer
+
+from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from ddfm_monai.progress import Progress
+    from ddfm_monai.protocol import EventWriter
 
 __all__ = ["register"]
 
 
+class Kind(str, Enum):
+    """What a source is."""
+
+    auto = "auto"
+    mr = "mr"
+    ct = "ct"
+    pet = "pet"
+    spect = "spect"
+    picture = "picture"
+
+
+class Register(str, Enum):
+    """How the second source is aligned first."""
+
+    none = "none"
+    rigid = "rigid"
+
+
+class LikelihoodName(str, Enum):
+    """Which EM step corrects the sampling."""
+
+    default = "default"
+    published = "published"
+
+
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+    """Add ``ddfm fuse`` to the application."""
+    app.command("fuse")(fuse)
+
+
+def fuse(
+    reference: Path = typer.Argument(..., help="Reference volume (usually the MRI), a picture, or a folder of them."),
+    second: Path = typer.Argument(..., help="The other volume (CT, PET, SPECT, ...), picture or folder."),
+    output: Path = typer.Option(..., "-o", "--output", help="Fused file; for folders, a folder."),
+    steps: int = typer.Option(None, help="Network evaluations per slice.  [default: the likelihood's]", min=1),
+    prior: str = typer.Option("medical", help="A known prior (ddfm prior list) or a weight file."),
+    device: str = typer.Option(None, help="cpu, cuda, cuda:1, ...  [default: CUDA if there is one]"),
+    seed: int = typer.Option(3407, help="Seed of the start noise."),
+    likelihood: LikelihoodName = typer.Option(LikelihoodName.default, help="The EM step."),
+    reference_kind: Kind = typer.Option(Kind.auto, help="What the reference is."),
+    second_kind: Kind = typer.Option(Kind.auto, help="What the second source is."),
+    window: str = typer.Option(None, help="CT window: brain, soft, bone, or LEVEL,WIDTH in HU."),
+    register: Register = typer.Option(Register.none, help="Align the second source first."),
+    colour: bool = typer.Option(False, "--colour", help="RGB result: hue of the source, or a PET/SPECT colour map."),
+    samples: int = typer.Option(1, help="Chains to draw; several give mean and uncertainty.", min=1),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace existing results."),
+    json_lines: bool = typer.Option(False, "--json", help="Speak JSON lines on standard output (docs/protocol.md)."),
+) -> int:
+    """Fuse two co-registered volumes or pictures of one patient. Not for diagnostic use.
+
+    Writes the fused volume on the reference's grid, a JSON beside it that says how it was made, and a PNG to look at.
+    """
+    settings: dict[str, Any] = {
+        "steps": steps,
+        "device": device,
+        "seed": seed,
+        "likelihood": likelihood.value,
+        "reference_kind": reference_kind.value,
+        "second_kind": second_kind.value,
+        "window": window,
+        "register": register.value,
+        "colour": colour,
+        "samples": samples,
+    }
+    with _host(json_lines) as host:
+        if _is_dicom_output(reference, output):
+            return _fuse_series(reference, second, output, prior, settings, overwrite, host)
+        pairs = _find_pairs(reference, second, output)
+        if not pairs:
+            host.say(f"{reference}, {second}: no file names in common; nothing to do.")
+            return ExitCode.NOTHING_TO_DO
+        _check_targets(pairs, samples, register.value, overwrite)
+        return _fuse_pairs(pairs, prior, settings, host)
+
+
+# --- which files -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Pair:
+    reference: Path
+    second: Path
+    target: Path
+
+
+def _find_pairs(reference: Path, second: Path, output: Path) -> list[_Pair]:
+    for path in (reference, second):
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder.", "E_MISSING")
+    folders = [path.is_dir() and bool(_volumes_in(path)) for path in (reference, second)]
+    if folders[0] != folders[1]:
+        raise UsageError(f"{reference}, {second}: one is a folder of files and the other is not. Give two of a kind.")
+    if not folders[0]:
+        return [_Pair(reference, second, output)]
+    first, other = _volumes_in(reference), _volumes_in(second)
+    return [_Pair(first[stem], other[stem], _target_in(output, first[stem], stem)) for stem in first if stem in other]
+
+
+def _volumes_in(folder: Path) -> dict[str, Path]:
+    """Stem to path of the volumes and pictures directly inside a folder."""
+    from ddfm_monai.volumes import READABLE_SUFFIXES, suffix_of
+
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = suffix_of(path)
+        if suffix in READABLE_SUFFIXES and path.is_file():
+            stem = path.name[: -len(suffix)]
+            if stem in found:
+                raise UsageError(f"{path}: {found[stem].name} has the same name but for its ending. Keep one of them.")
+            found[stem] = path
+    return found
+
+
+def _target_in(folder: Path, source: Path, stem: str) -> Path:
+    from ddfm_monai.volumes import PICTURE_SUFFIXES, suffix_of
+
+    return folder / (stem + (".png" if suffix_of(source) in PICTURE_SUFFIXES else ".nii.gz"))
+
+
+def _is_dicom_output(reference: Path, output: Path) -> bool:
+    """DICOM in and no volume file named as output: DICOM out."""
+    from ddfm_monai.volumes import WRITABLE_SUFFIXES, suffix_of
+
+    return reference.is_dir() and not _volumes_in(reference) and suffix_of(output) not in WRITABLE_SUFFIXES
+
+
+def _check_targets(pairs: list[_Pair], samples: int, register: str, overwrite: bool) -> None:
+    from ddfm_monai.files import check_writable_target
+    from ddfm_monai.outputs import check_target, output_names
+
+    for pair in pairs:
+        check_target(pair.target)
+        for path in output_names(pair.target, samples=samples, register=register).values():
+            if path.resolve() in (pair.reference.resolve(), pair.second.resolve()):
+                raise UsageError(f"{path}: is a source; sources are never written to. Choose another output.")
+            check_writable_target(path, overwrite)
+
+
+# --- the work --------------------------------------------------------------------------------------------------------
+
+
+def _fuse_pairs(pairs: list[_Pair], prior: str, settings: dict[str, Any], host: _Host) -> int:
+    from ddfm_monai.outputs import write_outputs
+    from ddfm_monai.pipeline import fuse_volumes
+    from ddfm_monai.priors import load_prior
+
+    network = load_prior(prior)
+    failed = 0
+    for number, pair in enumerate(pairs, 1):
+        host.begin(f"{pair.reference.name} ({number} of {len(pairs)})" if len(pairs) > 1 else pair.reference.name)
+        started = time.monotonic()
+        try:
+            result = fuse_volumes(pair.reference, pair.second, prior=network, progress=host.progress, **settings)
+            outputs = write_outputs(result, pair.target)
+        except DDFMError as error:
+            if len(pairs) == 1 or isinstance(error, (Cancelled, UsageError)):
+                raise
+            failed += 1
+            host.failed(error)
+            continue
+        host.result(outputs, result.provenance, {"total": round(time.monotonic() - started, 2)})
+    if failed:
+        return ExitCode.ALL_FAILED if failed == len(pairs) else ExitCode.SOME_FAILED
+    return ExitCode.DONE
+
+
+def _fuse_series(
+    reference: Path, second: Path, output: Path, prior: str, settings: dict[str, Any], overwrite: bool, host: _Host
+) -> int:
+    from ddfm_monai.dicom import fuse_folders
+
+    host.begin("DICOM series")
+    result = fuse_folders(
+        reference, second, output, prior=prior, overwrite=overwrite, progress=host.progress, **settings
+    )
+    host.result({"fused": output}, result.provenance, {})
+    return ExitCode.DONE
+
+
+# --- who is told -----------------------------------------------------------------------------------------------------
+
+
+class _Host:
+    """Tells a person (progress bar, sentences) or, with ``--json``, a program (JSON lines) what happens."""
+
+    def __init__(self, events: EventWriter | None) -> None:
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+        from rich.progress import TimeRemainingColumn
+
+        self.events = events
+        self.console = Console(stderr=True)
+        self.bar = Bar(*Bar.get_default_columns()[:-1], TimeRemainingColumn(), console=self.console, transient=True,
+                       disable=events is not None)  # fmt: skip
+        self.task = self.bar.add_task("", total=None)
+
+    def begin(self, title: str) -> None:
+        self.bar.reset(self.task, description=title, total=None)
+
+    def progress(self, progress: Progress) -> None:
+        if self.events:
+            self.events(progress)
+        else:
+            self.bar.update(self.task, completed=progress.done, total=progress.total)
+
+    def say(self, text: str) -> None:
+        if self.events:
+            self.events.log(text)
+        else:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+    def failed(self, error: DDFMError) -> None:
+        if self.events:
+            self.events.error(error.code, str(error), ExitCode.ALL_FAILED)
+        else:
+            self.console.print(f"[red]failed[/red] {error}", highlight=False, soft_wrap=True)
+
+    def result(self, outputs: dict[str, Path], provenance: dict[str, Any], seconds: dict[str, float]) -> None:
+        if self.events:
+            self.events.result(outputs, provenance, seconds)
+        else:
+            for role, path in outputs.items():
+                typer.echo(f"{role}: {path}")
+
+
+@contextmanager
+def _host(json_lines: bool) -> Iterator[_Host]:
+    if json_lines:
+        from ddfm_monai._version import __version__
+        from ddfm_monai.protocol import events_on_stdout
+
+        with events_on_stdout(__version__) as events:
+            yield _Host(events)
+    else:
+        from ddfm_monai.protocol import sigterm_as_interrupt
+
+        host = _Host(None)
+        with sigterm_as_interrupt(), host.bar:
+            yield host

@@ -1,0 +1,72 @@
+"""The files that a fusion leaves: the volume, a JSON that says how it was made, a picture to look at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ddfm_monai.errors import UsageError
+from ddfm_monai.files import atomic_group
+from ddfm_monai.pipeline import FusionResult
+from ddfm_monai.report import save_picture
+from ddfm_monai.volumes import PICTURE_SUFFIXES, WRITABLE_SUFFIXES, suffix_of, write_volume
+
+__all__ = ["check_target", "output_names", "write_outputs"]
+
+
+def check_target(target: Path) -> None:
+    """Raise UsageError if no volume can be written under this name."""
+    if suffix_of(target) not in WRITABLE_SUFFIXES:
+        raise UsageError(
+            f"{target}: its ending names no format that can be written. Use one of {', '.join(WRITABLE_SUFFIXES)}.",
+            "E_SUFFIX",
+        )
+
+
+def output_names(target: Path, *, samples: int = 1, register: str = "none") -> dict[str, Path]:
+    """Role to path of every file that :func:`write_outputs` makes for a fused volume at ``target``.
+
+    The roles are ``fused``, ``provenance``; ``preview`` unless the result is itself a picture; ``uncertainty`` for
+    several samples; ``transform`` after a registration.
+    """
+    suffix = suffix_of(target)
+    stem = target.name.removesuffix(target.name[-len(suffix) :])
+    names = {"fused": target, "provenance": target.with_name(f"{stem}.json")}
+    if suffix not in PICTURE_SUFFIXES:
+        names["preview"] = target.with_name(f"{stem}.png")
+    if samples > 1:
+        names["uncertainty"] = target.with_name(f"{stem}_uncertainty{suffix}")
+    if register != "none":
+        names["transform"] = target.with_name(f"{stem}.tfm")
+    return names
+
+
+def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
+    """Write everything that belongs to a result, all of it or nothing; existing files are replaced.
+
+    Args:
+        result: of :func:`ddfm_monai.fuse_volumes`.
+        target: path of the fused volume; its ending chooses the format.
+
+    Returns:
+        Role to path, as :func:`output_names`.
+
+    Raises:
+        UsageError, InputError: as :func:`ddfm_monai.volumes.write_volume`.
+    """
+    check_target(target)
+    names = output_names(
+        target,
+        samples=1 if result.uncertainty is None else 2,
+        register="none" if result.registration is None else "rigid",
+    )
+    with atomic_group(target.parent) as folder:
+        write_volume(result.fused, folder / target.name)
+        (folder / names["provenance"].name).write_text(json.dumps(result.provenance, indent=2) + "\n")
+        if "preview" in names:
+            save_picture(folder / names["preview"].name, result.reference01, result.second01, result.fused)
+        if result.uncertainty is not None:
+            write_volume(result.uncertainty, folder / names["uncertainty"].name)
+        if result.registration is not None:
+            result.registration.save(folder / names["transform"].name)
+    return names
