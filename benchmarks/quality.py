@@ -28,6 +28,7 @@ from ddfm_monai.metrics.slices import luma
 Volume = NDArray[np.uint8]  # (X, Y, Z), grey levels 0..255
 Method = Callable[[Volume, Volume], Volume]
 
+UPRIGHT = np.diag([-1.0, -1.0, 1.0, 1.0])  # affine: x is the column, y the row of a slice with anterior on top
 SECONDS = ("ct", "pet", "spect")
 FIELD = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM_range2", "SSIM_range255")
 COLUMNS = (*FIELD, "a+", "a-", "b+", "b-", "worst", "gain", "gain_head", "coherence", "s/slice")
@@ -84,7 +85,7 @@ def ddfm(prior: str, device: str | None, **settings: Any) -> Method:
         from ddfm_monai import fuse_volumes
         from ddfm_monai.volumes import make_volume
 
-        sources = (make_volume(np.ascontiguousarray(x[None]), np.eye(4)) for x in (a, b))
+        sources = (make_volume(np.ascontiguousarray(x[None]), UPRIGHT) for x in (a, b))
         kinds = {"reference_kind": "picture", "second_kind": "picture"}
         result = fuse_volumes(*sources, **{"prior": prior, "device": device, **kinds, **settings})
         return _levels(255 * result.fused[0].cpu().numpy())

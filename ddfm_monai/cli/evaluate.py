@@ -1,11 +1,110 @@
-"""``ddfm evaluate``."""
+"""``ddfm evaluate``: the field's metrics of fused files, as a table, CSV, JSON or an HTML report."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import typer
+
+from ddfm_monai.cli.fuse import Kind, Register
+from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ddfm_monai.metrics.files import Evaluation, PairFiles
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+    """Add ``ddfm evaluate`` to the application."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    fused: Path = typer.Argument(..., help="Fused volume or picture, or a folder of them."),
+    a: Path = typer.Argument(..., help="First source (the reference), or a folder."),
+    b: Path = typer.Argument(..., help="Second source, or a folder; files match by name."),
+    csv: Path = typer.Option(None, help="Write one line per pair to this CSV file."),
+    json: Path = typer.Option(None, help="Write everything, slice by slice, to this JSON file."),
+    html: Path = typer.Option(None, help="Write a report with pictures and explanations to this HTML file."),
+    reference_kind: Kind = typer.Option(Kind.auto, help="What the first source is."),
+    second_kind: Kind = typer.Option(Kind.auto, help="What the second source is."),
+    window: str = typer.Option(None, help="CT window: brain, soft, bone, or LEVEL,WIDTH in HU."),
+    register: Register = typer.Option(Register.none, help="Align the second source first, as the fusion did."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace existing output files."),
+) -> int:
+    """Measure how good a fusion is.
+
+    Prints the field's metrics beside those of the pixelwise maximum and mean of the same sources, without which the
+    figures say little. The sources are brought to 0..255 and onto the first one's grid as `ddfm fuse` does it.
+    """
+    from rich.console import Console
+
+    from ddfm_monai.files import check_writable_target
+    from ddfm_monai.metrics.files import match_files
+    from ddfm_monai.metrics.html import html_report
+    from ddfm_monai.metrics.tables import csv_text, json_text, terminal_table
+
+    outputs = [(path, text) for path, text in ((csv, csv_text), (json, json_text), (html, html_report)) if path]
+    for path, _ in outputs:
+        check_writable_target(path, overwrite)
+    pairs, lonely = match_files(fused, a, b)
+    messages = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    if lonely:
+        messages.print(f"Left out, because not in all three folders: {', '.join(lonely)}")
+    if not pairs:
+        messages.print("Nothing to evaluate: no file name is in all three folders.")
+        return ExitCode.NOTHING_TO_DO
+    how = {
+        "reference_kind": reference_kind.value,
+        "second_kind": second_kind.value,
+        "window": window,
+        "register": register is Register.rigid,
+        "pictures": 3 if len(pairs) == 1 else 1,
+    }
+    evaluations = _evaluate_all(pairs, how, messages)
+    if evaluations:
+        Console().print(terminal_table(evaluations))
+        typer.echo("maximum, mean: of the same sources, pixel by pixel. Not for diagnostic use.")
+    for path, text in outputs if evaluations else ():
+        _write(path, text(evaluations))
+    if len(evaluations) == len(pairs):
+        return ExitCode.DONE
+    return ExitCode.SOME_FAILED if evaluations else ExitCode.ALL_FAILED
+
+
+def _evaluate_all(pairs: list[PairFiles], how: dict[str, Any], messages: Console) -> list[Evaluation]:
+    """Evaluate pair by pair; a pair that cannot be measured is named and left out."""
+    from rich.progress import Progress
+
+    from ddfm_monai.metrics.files import evaluate_files
+
+    evaluations = []
+    with Progress(console=messages, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        for number, pair in enumerate(pairs, 1):
+            bar.reset(task, description=f"{number} of {len(pairs)}", total=None)
+            try:
+                evaluation = evaluate_files(
+                    pair, **how, on_slice=lambda done, total: bar.update(task, completed=done, total=total)
+                )
+            except (Cancelled, UsageError):
+                raise
+            except DDFMError as error:
+                messages.print(f"{pair.name}: {error}")
+                continue
+            for note in evaluation.notes:
+                messages.print(f"{pair.name}: {note}")
+            evaluations.append(evaluation)
+    return evaluations
+
+
+def _write(path: Path, text: str) -> None:
+    from ddfm_monai.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    typer.echo(f"{path}")

@@ -1,0 +1,272 @@
+"""Metrics of files: a fused picture or volume and its two sources, or folders of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.metrics.coherence import through_plane_coherence
+from ddfm_monai.metrics.colour import hue_error
+from ddfm_monai.metrics.pair import evaluate_slice
+from ddfm_monai.metrics.slices import Grey8, foreground_slices, luma
+from ddfm_monai.volumes import (
+    PICTURE_SUFFIXES,
+    READABLE_SUFFIXES,
+    SlicePlan,
+    choose_scaling,
+    colour,
+    common_foreground,
+    guess_kind,
+    plan_slices,
+    read_volume,
+    register_rigid,
+    resample_to,
+    same_grid,
+    slice_axis,
+    suffix_of,
+)
+
+__all__ = [
+    "BASELINES",
+    "Evaluation",
+    "PairFiles",
+    "Triple",
+    "evaluate_files",
+    "match_files",
+    "mean_metrics",
+    "read_triple",
+]
+
+BASELINES: dict[str, Callable[[Grey8, Grey8], Grey8]] = {
+    "maximum": np.maximum,
+    "mean": lambda a, b: np.rint((a.astype(np.float64) + b) / 2).astype(np.uint8),
+}
+"""What every fusion should be compared with: the pixelwise maximum and mean of the same sources."""
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """One fused file and its sources."""
+
+    name: str
+    fused: Path
+    a: Path
+    b: Path
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of one fused file.
+
+    Attributes:
+        name: of the pair.
+        metrics: as `evaluate_pair`, and ``"coherence"`` for several slices, ``"hue_error"`` for colour results.
+        baselines: `BASELINES` names to the same metrics of the maximum and the mean of the same sources.
+        slices: slice index to its metrics.
+        pictures: slices to look at, each ``"A"``, ``"B"`` and ``"fused"``: ``(H, W)`` uint8, ``(H, W, 3)`` in colour.
+        notes: what the reader of the figures should know, a sentence each.
+    """
+
+    name: str
+    metrics: dict[str, float]
+    baselines: dict[str, dict[str, float]]
+    slices: dict[int, dict[str, float]]
+    pictures: list[dict[str, NDArray[np.uint8]]]
+    notes: list[str]
+
+
+def match_files(fused: Path, a: Path, b: Path) -> tuple[list[PairFiles], list[str]]:
+    """The pairs that three paths stand for, and the names of sources that lack the other source or the fusion.
+
+    Three files (or DICOM series folders) are one pair. Three folders of pictures or volumes are matched by file name
+    without suffix; beside a fused volume, the picture of the same name is passed over.
+
+    Raises:
+        UsageError: a path does not exist, or folders and files are mixed.
+    """
+    for path in (fused, a, b):
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder.", "E_NOT_FOUND")
+    folders = [_is_collection(path) for path in (fused, a, b)]
+    if not any(folders):
+        return [PairFiles(_stem(fused), fused, a, b)], []
+    if not all(folders):
+        raise UsageError("FUSED, A and B: give three files or three folders whose files match by name.", "E_MIXED")
+    found = [_by_stem(folder) for folder in (fused, a, b)]
+    common = sorted(set.intersection(*map(set, found)))
+    lonely = sorted({*found[1], *found[2]}.difference(common))
+    return [PairFiles(stem, *(by_stem[stem] for by_stem in found)) for stem in common], lonely
+
+
+def _is_collection(path: Path) -> bool:
+    return path.is_dir() and any(suffix_of(file) in READABLE_SUFFIXES for file in path.iterdir())
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(suffix_of(path))] if suffix_of(path) in READABLE_SUFFIXES else path.name
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """File name without suffix to file; a volume wins over a picture of the same name."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and suffix_of(file) in READABLE_SUFFIXES]
+    files.sort(key=lambda file: suffix_of(file) not in PICTURE_SUFFIXES)
+    return {_stem(file): file for file in files}
+
+
+class Triple(NamedTuple):
+    """Two sources and their fusion on one grid, upright slices along the last axis: ``(C, H, W, N)`` uint8, C = 1 or 3.
+
+    Attributes:
+        a, b, fused: grey levels 0..255 or RGB.
+        colours: ``(3, H, W, N)``, what a colour result's hues should be; None where there is no colour source.
+        notes: what was done to bring the three together, a sentence each.
+    """
+
+    a: NDArray[np.uint8]
+    b: NDArray[np.uint8]
+    fused: NDArray[np.uint8]
+    colours: NDArray[np.uint8] | None
+    notes: list[str]
+
+
+def read_triple(
+    files: PairFiles,
+    reference_kind: str = "auto",
+    second_kind: str = "auto",
+    window: str | None = None,
+    register: bool = False,
+) -> Triple:
+    """Read the three and bring them to one grid and to 0..255, as the fusion does with its sources.
+
+    Args:
+        files: what to read.
+        reference_kind, second_kind, window: how the sources' intensities become 0..255, as in `fuse_volumes`.
+        register: bring the second source onto the first by the rigid registration that `fuse_volumes` uses.
+
+    Raises:
+        InputError: a file cannot be read, or the three do not belong together.
+        UsageError: an unknown kind or window.
+    """
+    a, b, fused = (read_volume(path) for path in (files.a, files.b, files.fused))
+    kind_b = guess_kind(b) if second_kind == "auto" else second_kind
+    scaling_a, scaling_b = choose_scaling(a, reference_kind, window), choose_scaling(b, kind_b, window)
+    a, b, fused = scaling_a.apply(a), scaling_b.apply(b), _fused01(fused, files.fused)
+    b = resample_to(b, a, register_rigid(_grey(a), _grey(b)).matrix if register else None)
+    notes = []
+    if not same_grid(a, fused):
+        notes.append("The fused file lies on another grid than the first source and was resampled onto it.")
+        fused = resample_to(fused, a)
+
+    axis = slice_axis(a)
+    foreground = common_foreground(a, b, scaling_a.air, scaling_b.air, axis)
+    plan = plan_slices(foreground, stride=1, axis=axis)
+    colours = _colours(a, b, kind_b) if fused.shape[0] == 3 else None
+    return Triple(
+        a=_upright(a, plan),
+        b=_upright(b, plan),
+        fused=_upright(fused, plan),
+        colours=None if colours is None else _upright(colours, plan),
+        notes=notes,
+    )
+
+
+def _colours(a: MetaTensor, b: MetaTensor, kind_b: str) -> Tensor | None:
+    """(3, X, Y, Z) in [0, 1]: the colour source, or the colour map that the fusion gives a PET or SPECT volume."""
+    for source in (b, a):
+        if source.shape[0] == 3:
+            return source
+    return colour.colour_map(b, kind_b) / 255 if kind_b in ("pet", "spect") else None
+
+
+def _fused01(fused: MetaTensor, path: Path) -> MetaTensor:
+    """A fused grey volume in [0, 1] (as `ddfm` writes it) or 0..255, or RGB, as [0, 1]."""
+    low, high = float(fused.min()), float(fused.max())
+    if low < 0 or high > 255:
+        raise InputError(
+            f"{path}: values {low:.4g} to {high:.4g}; expected a fusion on the scale 0 to 1 or 0 to 255. "
+            "Is this the fused file? The order is FUSED A B.",
+            "E_NOT_FUSED",
+        )
+    return fused if high <= 1 and fused.shape[0] == 1 else cast(MetaTensor, fused / 255)
+
+
+def _grey(volume01: MetaTensor) -> MetaTensor:
+    return cast(MetaTensor, colour.to_luma(volume01)) if volume01.shape[0] == 3 else volume01
+
+
+def _upright(volume01: Tensor, plan: SlicePlan) -> NDArray[np.uint8]:
+    levels = torch.round(255 * torch.as_tensor(volume01).clamp(0, 1)).to(torch.uint8).numpy()
+    count = plan.shape[plan.axis]
+    return np.stack([np.stack([plan.slice_of(channel, k) for k in range(count)], axis=-1) for channel in levels])
+
+
+def evaluate_files(
+    files: PairFiles,
+    *,
+    reference_kind: str = "auto",
+    second_kind: str = "auto",
+    window: str | None = None,
+    register: bool = False,
+    pictures: int = 3,
+    on_slice: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Read a pair and its fusion (`read_triple`) and measure.
+
+    Args:
+        files, reference_kind, second_kind, window, register: see `read_triple`.
+        pictures: how many slices to keep for looking at.
+        on_slice: called with slices done and slices in all; what it raises stops the work.
+    """
+    triple = read_triple(files, reference_kind, second_kind, window, register)
+    a, b, fused = (_grey8(stack) for stack in (triple.a, triple.b, triple.fused))
+    indices = list(foreground_slices(a, b)) or list(range(a.shape[-1]))
+    candidates = {"fused": fused, **{name: fuse(a, b) for name, fuse in BASELINES.items()}}
+    slices: dict[str, dict[int, dict[str, float]]] = {name: {} for name in candidates}
+    for done, k in enumerate(indices):
+        on_slice(done, len(indices))
+        for name, stack in candidates.items():
+            slices[name][k] = evaluate_slice(*(np.ascontiguousarray(v[..., k]) for v in (stack, a, b)))
+    metrics = {name: mean_metrics(list(by_slice.values())) for name, by_slice in slices.items()}
+    if a.shape[-1] > 1:
+        for name, stack in candidates.items():
+            metrics[name]["coherence"] = through_plane_coherence(stack, a, b)
+    if triple.fused.shape[0] == 3 and triple.colours is not None:
+        metrics["fused"]["hue_error"] = hue_error(triple.fused, triple.colours)
+    return Evaluation(
+        name=files.name,
+        metrics=metrics.pop("fused"),
+        baselines=metrics,
+        slices=slices["fused"],
+        pictures=[_views(triple, k) for k in _spread(indices, pictures)],
+        notes=triple.notes,
+    )
+
+
+def mean_metrics(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each metric over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+
+
+def _grey8(stack: NDArray[np.uint8]) -> Grey8:
+    return luma(stack).astype(np.uint8) if stack.shape[0] == 3 else stack[0]
+
+
+def _spread(indices: list[int], count: int) -> list[int]:
+    """At most ``count`` of the indices, evenly spread, the ends left out."""
+    count = min(count, len(indices))
+    return [indices[(2 * i + 1) * len(indices) // (2 * count)] for i in range(count)]
+
+
+def _views(triple: Triple, k: int) -> dict[str, NDArray[np.uint8]]:
+    stacks = {"A": triple.a, "B": triple.b, "fused": triple.fused}
+    return {name: np.moveaxis(s[..., k], 0, -1) if len(s) == 3 else s[0, ..., k] for name, s in stacks.items()}
