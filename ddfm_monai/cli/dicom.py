@@ -1,11 +1,292 @@
-"""``ddfm dicom``."""
+"""``ddfm dicom``: find the pairs in a folder of DICOM files, and fuse them all."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
+
+from ddfm_monai.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ddfm_monai.dicom.batch import Runner
+    from ddfm_monai.dicom.case import CaseJob, CaseOutcome
+    from ddfm_monai.dicom.pair import PairingOptions, PairingResult
+    from ddfm_monai.dicom.report import BatchReport
+    from ddfm_monai.dicom.scan import ScanResult
+    from ddfm_monai.dicom.subseries import SubSeries
+    from ddfm_monai.progress import Progress, ProgressCallback
 
 __all__ = ["register"]
 
 
+class Register(str, Enum):
+    """Whether series of different frames of reference may be aligned."""
+
+    none = "none"
+    rigid = "rigid"
+
+
+class Select(str, Enum):
+    """What to do with several candidates."""
+
+    error = "error"
+    best = "best"
+    all = "all"
+
+
+class SopClass(str, Enum):
+    """What grey results are stored as."""
+
+    mr = "mr"
+    sc = "sc"
+
+
+class LikelihoodName(str, Enum):
+    """Which EM step corrects the sampling."""
+
+    default = "default"
+    published = "published"
+
+
+_INPUT = typer.Argument(..., help="Folder with DICOM files, in any order and depth. Never written to.")
+_COLOUR = typer.Option(False, "--colour", help="Also write a colour series for pairs with PET or SPECT.")
+_REGISTER = typer.Option(Register.none, help="Align series whose frames of reference differ.")
+_SELECT = typer.Option(Select.error, help="Several candidates: leave them to you, take the best, or take all.")
+_MAX_DAYS = typer.Option(0.0, min=0, help="With --register: days that may lie between series of different studies.")
+_SHOW_PHI = typer.Option(False, "--show-phi", help="Show patients and file names in messages and logs.")
+
+
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+    """Add ``ddfm dicom`` to the application."""
+    dicom = typer.Typer(help="Fuse whole folders of DICOM series.", no_args_is_help=True)
+    dicom.command("scan")(scan)
+    dicom.command("run")(run)
+    app.add_typer(dicom, name="dicom")
+
+
+def scan(
+    source: Path = _INPUT,
+    output: Path = typer.Option(None, "-o", "--output", help="Manifest to write: .csv or .json."),
+    register: Register = _REGISTER,
+    select: Select = _SELECT,
+    max_days: float = _MAX_DAYS,
+    colour: bool = _COLOUR,
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing manifest."),
+    show_phi: bool = _SHOW_PHI,
+) -> int:
+    """Say what can be fused in a folder, and why the rest cannot. Reads headers only; fuses nothing.
+
+    The manifest lists all pairs. Edit its column "status" and give it to: ddfm dicom run --pairs
+    """
+    from ddfm_monai.dicom import write_manifest
+    from ddfm_monai.files import check_writable_target
+
+    screen = _Screen(show_phi)
+    if output is not None:
+        check_writable_target(output, overwrite)
+    found, pairing = _find(source, _pairing_options(register, select, max_days, colour), screen)
+    screen.show_scan(found, pairing)
+    if output is not None:
+        if output.resolve().is_relative_to(source.resolve()):
+            raise UsageError(f"{output}: lies inside the input folder, which is never written to.", "E_INSIDE_INPUT")
+        write_manifest(pairing, output, overwrite)
+        typer.echo(str(output))
+    return ExitCode.DONE if pairing.pairs or pairing.ambiguous else ExitCode.NOTHING_TO_DO
+
+
+def run(
+    source: Path = _INPUT,
+    output: Path = typer.Option(..., "-o", "--output", help="Folder for the results and the report."),
+    pairs: Path = typer.Option(None, help="Manifest (ddfm dicom scan): run exactly its rows with status run."),
+    colour: bool = _COLOUR,
+    register: Register = _REGISTER,
+    select: Select = _SELECT,
+    max_days: float = _MAX_DAYS,
+    window: str = typer.Option(None, help="CT window: brain, soft, bone, or LEVEL,WIDTH in HU."),
+    steps: int = typer.Option(None, min=1, help="Network evaluations per slice.  [default: the likelihood's]"),
+    prior: str = typer.Option("medical", help="A known prior (ddfm prior list) or a weight file."),
+    likelihood: LikelihoodName = typer.Option(LikelihoodName.default, help="The EM step."),
+    seed: int = typer.Option(3407, help="Seed of the start noise."),
+    device: str = typer.Option(None, help="cpu, cuda, cuda:1, ...  [default: CUDA if there is one]"),
+    sop_class: SopClass = typer.Option(SopClass.mr, help="Grey results as MR Image or as Secondary Capture."),
+    scheduler: str = typer.Option(None, help="Dask: tcp://HOST:PORT of a scheduler, or local:N for N processes."),
+    worker_resource: str = typer.Option(None, help="With --scheduler: what a worker must offer, such as GPU=1."),
+    num_parts: int = typer.Option(1, min=1, help="Split the cases into so many parts, one command each."),
+    part_id: int = typer.Option(0, min=0, help="Which part this command runs, from 0."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace results of other inputs or settings."),
+    strict: bool = typer.Option(False, "--strict", help="What a rule skips counts as failed."),
+    fail_fast: bool = typer.Option(False, "--fail-fast", help="Stop at the first case that fails."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be run; write nothing."),
+    show_phi: bool = _SHOW_PHI,
+) -> int:
+    """Fuse every pair of a folder and write derived DICOM series. Not for diagnostic use.
+
+    Finished cases are kept when the command is given again. Exit codes: 0 all done, 3 nothing to do, 4 some cases
+    failed, 5 all failed.
+    """
+    from ddfm_monai.dicom import batch, case
+
+    if part_id >= num_parts:
+        raise UsageError(f"--part-id is {part_id}; it runs from 0 to --num-parts - 1, that is {num_parts - 1}.")
+    if worker_resource is not None and scheduler is None:
+        raise UsageError("--worker-resource is for clusters; give --scheduler too.")
+    batch.check_folders(source, output)
+    settings = case.CaseSettings(
+        prior=prior,
+        steps=steps,
+        likelihood=likelihood.value,
+        seed=seed,
+        window=window,
+        sop_class=sop_class.value,
+        device=device,
+    )
+    batch.check_settings(settings)
+    screen = _Screen(show_phi)
+    found, pairing = _find(source, _pairing_options(register, select, max_days, colour), screen, pairs)
+    jobs = batch.plan_jobs(pairing.pairs, found, settings, output, overwrite=overwrite, show_phi=show_phi)
+    screen.show_scan(found, pairing)
+    mine = jobs[part_id::num_parts]
+    if dry_run:
+        return ExitCode.DONE if mine else ExitCode.NOTHING_TO_DO
+    part = "" if num_parts == 1 else f"-{part_id}-of-{num_parts}"
+    with screen.batch(len(mine)), _runner(scheduler, worker_resource, screen, fail_fast) as runner:
+        report = batch.run_batch(
+            mine,
+            batch.left_out(pairing) if part_id == 0 else [],
+            output,
+            runner,
+            on_outcome=screen.tell,
+            report_name=f"report{part}",
+        )
+    screen.show_report(report, output / f"report{part}.csv")
+    return report.exit_code(strict)
+
+
+def _pairing_options(register: Register, select: Select, max_days: float, colour: bool) -> PairingOptions:
+    from ddfm_monai.dicom import PairingOptions
+
+    return PairingOptions(
+        register=register is Register.rigid,
+        max_days=max_days,
+        select=select.value,
+        output_kind="both" if colour else "gray",
+    )
+
+
+def _find(
+    source: Path, options: PairingOptions, screen: _Screen, manifest: Path | None = None
+) -> tuple[ScanResult, PairingResult]:
+    """Scan a folder and pair what is in it, by the rules or by a manifest."""
+    from ddfm_monai.dicom import PairingResult, find_pairs, read_manifest, scan_folder
+
+    with screen.scanning() as progress:
+        found = scan_folder(source, progress)
+    if manifest is None:
+        return found, find_pairs(found, options)
+    return found, PairingResult(read_manifest(manifest, found), (), ())
+
+
+@contextmanager
+def _runner(scheduler: str | None, resource: str | None, screen: _Screen, fail_fast: bool) -> Iterator[Runner]:
+    from ddfm_monai.dicom.batch import one_after_the_other
+
+    if scheduler is None:
+        yield one_after_the_other(screen.case, fail_fast)
+        return
+    from ddfm_monai.dicom.cluster import cluster_runner, parse_resources
+
+    with cluster_runner(scheduler, parse_resources(resource or ""), fail_fast) as runner:
+        yield runner
+
+
+@dataclass
+class _Screen:
+    """What the person at the terminal sees: tables on standard output, progress on standard error."""
+
+    show_phi: bool
+
+    def __post_init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.out: Console = Console(highlight=False, soft_wrap=True, markup=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Bar(*columns, console=Console(stderr=True), transient=True)
+
+    @contextmanager
+    def scanning(self) -> Iterator[ProgressCallback]:
+        with self.bar:
+            task = self.bar.add_task("reading headers", total=None)
+            yield lambda step: self.bar.update(task, completed=step.done, total=step.total or None)
+            self.bar.remove_task(task)
+
+    @contextmanager
+    def batch(self, cases: int) -> Iterator[None]:
+        from ddfm_monai.protocol import sigterm_as_interrupt
+
+        with sigterm_as_interrupt(), self.bar:
+            self.cases = self.bar.add_task("cases", total=cases)
+            self.step = self.bar.add_task("", total=None, visible=False)
+            yield
+
+    def case(self, job: CaseJob) -> ProgressCallback:
+        """The progress of one case."""
+
+        def update(step: Progress) -> None:
+            self.bar.update(
+                self.step,
+                description=f"{job.pair.case_id} {step.stage}",
+                completed=step.done,
+                total=step.total or None,
+                visible=True,
+            )
+
+        return update
+
+    def tell(self, outcome: CaseOutcome) -> None:
+        """One line per finished case, above the progress bars."""
+        from rich.text import Text
+
+        style = "green" if outcome.status in ("ok", "resumed") else "red"
+        detail = f"{outcome.code} {outcome.message}" if outcome.code else f"{outcome.seconds:.1f} s"
+        self.bar.console.print(Text(outcome.status, style), outcome.case_id, Text(detail), soft_wrap=True)
+        self.bar.advance(self.cases)
+
+    def show_scan(self, found: ScanResult, pairing: PairingResult) -> None:
+        """What was found: numbers, pairs, and the reasons for everything else."""
+        self.out.print(
+            f"{found.files} files, {len(found.subseries)} volumes, {len(pairing.pairs)} pairs to run, "
+            f"{len(pairing.ambiguous)} ambiguous"
+        )
+        for pair in pairing.pairs:
+            overlap = "" if pair.overlap is None else f", overlap {pair.overlap:.0%}"
+            self.out.print(
+                f"  run        {pair.case_id}: {self._name(pair.base)} + {self._name(pair.second)}"
+                f" ({pair.relation}{overlap})"
+            )
+        for status, entries in (("ambiguous", pairing.ambiguous), ("skipped", pairing.skipped)):
+            for entry in entries:
+                second = f" + {self._name(entry.second)}" if entry.second is not None else ""
+                text = entry.problem.text(show_path=self.show_phi)
+                self.out.print(f"  {status:<10} {self._name(entry.base)}{second}: {entry.problem.code} {text}")
+        for code, count in sorted(found.counts().items()):
+            self.out.print(f"  {count} files: {code}")
+        if self.show_phi:
+            for problem in found.problems:
+                self.out.print(f"  {problem.path}: {problem.code} {problem.found}")
+
+    def show_report(self, report: BatchReport, path: Path) -> None:
+        self.out.print(f"{report.summary()}. Report: {path}")
+
+    def _name(self, source: SubSeries) -> str:
+        who = f" {source.patient.patient_id} {source.patient.name}" if self.show_phi else ""
+        return f"{source.modality} {source.key.short()}{who}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddfm_monai.dicom.errors import EXPLANATIONS, DicomError, Problem
+    from ddfm_monai.dicom.folders import FolderResult, fuse_folders
     from ddfm_monai.dicom.manifest import read_manifest, write_manifest
     from ddfm_monai.dicom.pair import Pair, PairingOptions, PairingResult, find_pairs
     from ddfm_monai.dicom.read import DicomVolume, read_folder, read_folder_series, read_subseries
@@ -20,6 +21,7 @@ __all__ = [
     "EXPLANATIONS",
     "DicomError",
     "DicomVolume",
+    "FolderResult",
     "Pair",
     "PairingOptions",
     "PairingResult",
@@ -28,6 +30,7 @@ __all__ = [
     "SeriesKey",
     "SubSeries",
     "find_pairs",
+    "fuse_folders",
     "read_folder",
     "read_folder_series",
     "read_manifest",
@@ -38,6 +41,7 @@ __all__ = [
 
 _HOME = {
     "errors": ("EXPLANATIONS", "DicomError", "Problem"),
+    "folders": ("FolderResult", "fuse_folders"),
     "manifest": ("read_manifest", "write_manifest"),
     "pair": ("Pair", "PairingOptions", "PairingResult", "find_pairs"),
     "read": ("DicomVolume", "read_folder", "read_folder_series", "read_subseries"),

@@ -23,7 +23,6 @@ __all__ = [
     "PATIENT_STUDY_REQUIRED",
     "copy_attributes",
     "decimal_string",
-    "set_if_known",
 ]
 
 # Patient, General Study and Frame of Reference modules, type 2: present even if empty (C.7.1.1, C.7.2.1, C.7.4.1).
@@ -38,7 +37,6 @@ PATIENT_STUDY_REQUIRED = (
     "StudyID",
     "AccessionNumber",
     "ReferringPhysicianName",
-    "FrameOfReferenceUID",
     "PositionReferenceIndicator",
 )
 
@@ -99,12 +97,6 @@ def copy_attributes(target: Dataset, source: Dataset, keywords: Iterable[str], *
             setattr(target, keyword, value)
         elif required:
             setattr(target, keyword, [] if dictionary_VR(keyword) == "SQ" else "")
-
-
-def set_if_known(target: Dataset, keyword: str, value: Any) -> None:
-    """Set the attribute unless the value is None or empty."""
-    if value is not None and value != "":
-        setattr(target, keyword, value)
 
 
 def decimal_string(value: Any) -> DSfloat:

@@ -135,6 +135,11 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Run: pip install 'ddfm-monai[dicom]' (python-gdcm, pylibjpeg, pylibjpeg-openjpeg, pyjpegls), or export "
         "uncompressed.",
     ),
+    "E_MODALITY_LUT": Explanation(
+        "The values are defined by a Modality LUT Sequence instead of Rescale Slope and Rescale Intercept.",
+        "Rescale Slope and Rescale Intercept, or neither",
+        "Export the original images.",
+    ),
     "E_NOT_FINITE": Explanation(
         "After rescaling, the volume holds NaN or infinite values.",
         "finite values",
@@ -156,7 +161,27 @@ EXPLANATIONS: dict[str, Explanation] = {
         "exactly one",
         "Give a folder with one series, or use `ddfm dicom scan` and choose in the manifest.",
     ),
+    "E_DIFFERENT_PATIENTS": Explanation(
+        "The two series carry different patient IDs.",
+        "two series of one patient",
+        "Give two series of one patient. If the IDs differ by mistake, correct them at their source.",
+    ),
     # Pairing.
+    "E_REGISTRATION": Explanation(
+        "The Spatial Registration object cannot be used.",
+        "rigid or affine matrices that can be inverted and do not mirror",
+        "Register again, or run with --register rigid.",
+    ),
+    "S_SEVERAL_REGISTRATIONS": Explanation(
+        "Several registration objects relate the two series, with different matrices.",
+        "one registration",
+        "List the pair in the manifest with relation reg and the wanted reg_sop_uid.",
+    ),
+    "S_CLOSER_RELATION": Explanation(
+        "One of the two series already has a partner that needs no registration, or less of it.",
+        "-",
+        "List the pair in the manifest if this one is meant.",
+    ),
     "S_LOCALIZER": Explanation(
         "A localizer (scout).", "a diagnostic series", "Nothing to do; a manifest may still name it."
     ),
@@ -180,7 +205,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     "S_NO_PARTNER": Explanation(
         "The patient has no series of the other kind that can be used.",
         "one MR and one of CT, PET or NM of the same patient",
-        "Export the other series too. If the patient ID differs between them, list the pair in the manifest.",
+        "Export the other series too, with the same Patient ID.",
     ),
     "S_DIFFERENT_FRAME": Explanation(
         "The two series have different frames of reference and no registration object relates them.",
@@ -223,6 +248,45 @@ EXPLANATIONS: dict[str, Explanation] = {
         "UIDs that a scan of the same folder finds",
         "Scan again, or correct the UID; spreadsheet programs may have changed it.",
     ),
+    # One case of a batch.
+    "E_OUTPUT_EXISTS": Explanation(
+        "The case's folder exists and holds a result of other inputs, settings or weights, or is damaged.",
+        "no folder, or a finished result of the same inputs, settings and weights (which is kept)",
+        "Choose another output folder, or pass --overwrite.",
+    ),
+    "E_WRITE": Explanation(
+        "The fused volume does not fit the base's slices.",
+        "one fused slice per slice of the base",
+        "Report this as a bug, with the log of the case.",
+    ),
+    "E_VERIFY": Explanation(
+        "A file read back from the disk differs from what was written.",
+        "equal pixels, positions and UIDs",
+        "Check the disk (full, failing, network share), then run again.",
+    ),
+    "E_DISK": Explanation(
+        "The operating system refused to read or write a file.",
+        "a readable input and a writable output with enough space",
+        "Check space, permissions and the network share, then run again: finished cases are kept.",
+    ),
+    "E_OUT_OF_MEMORY": Explanation(
+        "The memory of the computer or of the GPU was not enough, even for one slice at a time.",
+        "8 GB for volumes of 512 x 512 x 400",
+        "Close other programs, or run with --device cpu.",
+    ),
+    "E_WORKER_LOST": Explanation(
+        "The worker of a cluster was lost every time that it ran this case.",
+        "a worker that lives until the case is done",
+        "See the worker's own log (often its memory limit); run again: finished cases are kept.",
+    ),
+    "E_INTERNAL": Explanation(
+        "An error that was not foreseen.", "-", "Report this as a bug, with the log of the case."
+    ),
+    "W_NO_COLOUR": Explanation(
+        "Colour was asked for, but neither source is PET or SPECT.",
+        "a PET or SPECT source",
+        "Nothing to do: the grey series was written.",
+    ),
     # Remarks on volumes that are used.
     "W_DUPLICATE_INSTANCE": Explanation(
         "The same instance was found more than once, with equal pixels.", "one copy", "Nothing to do: one was used."
@@ -230,7 +294,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     "W_MONOCHROME1": Explanation(
         "Photometric Interpretation is MONOCHROME1 (display low values bright).",
         "MONOCHROME2",
-        "Nothing to do for CT, PET and NM: measured values are used as they are. MR is inverted within its value range.",
+        "Nothing to do. Values of CT, PET and NM are used as measured; MR, which has no unit, is inverted for display.",
     ),
     "W_SPACING_CONTRADICTS": Explanation(
         "Spacing Between Slices contradicts the slice positions.",
@@ -261,10 +325,10 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Check that both belong to one patient.",
     ),
     "W_PADDING": Explanation("Pixels marked as padding were set to the background value.", "-", "Nothing to do."),
-    "W_NOT_SUV": Explanation(
-        "The PET values are not a standard uptake value and cannot be turned into one.",
+    "W_REGISTRATION_NOT_USED": Explanation(
+        "A registration object relates the two series although they share a frame of reference; it is not used.",
         "-",
-        "Nothing to do: fusion scales the values anyway.",
+        "List the pair in the manifest with relation reg if the object is to be used.",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,13 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from ddfm_monai._version import __version__
 from ddfm_monai.dicom.attributes import EQUIPMENT, copy_attributes
 from ddfm_monai.dicom.codes import ACQUISITION_EQUIPMENT, OWN_MODEL_NAME, PROCESSING_EQUIPMENT, SOURCE_IMAGE
 from ddfm_monai.dicom.geometry import ras_from_lps
 from ddfm_monai.dicom.read import DicomVolume
 
-__all__ = ["Instance", "SourceImages", "contributing_equipment", "instances_of", "reference_series", "source_images"]
+__all__ = [
+    "Instance",
+    "SourceImages",
+    "contributing_equipment",
+    "frame_of_reference",
+    "instances_of",
+    "reference_series",
+    "source_images",
+]
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,17 @@ def contributing_equipment(
     return [_acquisition(base, "Base image"), _acquisition(second, "Second image"), _processing(provenance, created)]
 
 
+def frame_of_reference(source: DicomVolume) -> str:
+    """The Frame of Reference UID; where the source has none, one made from its Series Instance UID.
+
+    The result needs one (type 1), and the same source must always give the same one.
+    """
+    if source.subseries.frame_of_reference_uid:
+        return source.subseries.frame_of_reference_uid
+    digest = hashlib.sha256(source.subseries.key.series_uid.encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+
 def _acquisition(header: Dataset, role: str) -> Dataset:
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [ACQUISITION_EQUIPMENT.item()]
@@ -128,19 +147,14 @@ def _processing(provenance: Mapping[str, Any], created: datetime) -> Dataset:
     item.PurposeOfReferenceCodeSequence = [PROCESSING_EQUIPMENT.item()]
     item.Manufacturer = "ddfm-monai"
     item.ManufacturerModelName = OWN_MODEL_NAME
-    item.SoftwareVersions = [__version__, *_versions(provenance)]
+    item.SoftwareVersions = [f"{name} {version}"[:64] for name, version in provenance["software"].items()]
     item.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f")
-    prior = provenance.get("prior", {})
+    prior, sampling = provenance["prior"], provenance["sampling"]
     item.ContributionDescription = (
-        f"Diffusion-model-based image fusion. Model {prior.get('name', 'unknown')}, "
-        f"SHA-256 {prior.get('sha256', 'unknown')}, steps {provenance.get('steps', 'unknown')}, "
-        f"seed {provenance.get('seed', 'unknown')}."
-    )[:1024]
+        f"Diffusion-model-based image fusion. Model {prior['name'][:64]}, SHA-256 {prior['sha256']}, "
+        f"steps {sampling['steps']}, seed {sampling['seed']}."
+    )
     return item
-
-
-def _versions(provenance: Mapping[str, Any]) -> list[str]:
-    return [f"{name} {version}"[:64] for name, version in provenance.get("versions", {}).items()]
 
 
 def _lps(source: DicomVolume) -> NDArray[np.float64]:

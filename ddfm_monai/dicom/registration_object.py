@@ -16,11 +16,10 @@ from ddfm_monai.dicom.attributes import (
     PATIENT_STUDY_REQUIRED,
     copy_attributes,
     decimal_string,
-    set_if_known,
 )
 from ddfm_monai.dicom.codes import OWN_MODEL_NAME
 from ddfm_monai.dicom.read import DicomVolume
-from ddfm_monai.dicom.references import SourceImages, instances_of, reference_series
+from ddfm_monai.dicom.references import SourceImages, frame_of_reference, instances_of, reference_series
 from ddfm_monai.dicom.write import Derivation, save
 
 __all__ = ["nearest_rigid", "write_registration"]
@@ -51,6 +50,7 @@ def write_registration(derivation: Derivation, path: Path) -> str:
     ds.SeriesInstanceUID = generate_uid(prefix=None)
     header = derivation.base.headers[0]
     copy_attributes(ds, header, PATIENT_STUDY_REQUIRED, required=True)
+    ds.FrameOfReferenceUID = frame_of_reference(derivation.base)
     copy_attributes(ds, header, PATIENT_STUDY_OPTIONAL)
     copy_attributes(ds, header, [keyword for keyword in BODY if keyword != "AcquisitionNumber"])
     ds.Modality = "REG"
@@ -60,7 +60,7 @@ def write_registration(derivation: Derivation, path: Path) -> str:
     ds.SeriesDate = ds.ContentDate = ds.InstanceCreationDate = derivation.created.strftime("%Y%m%d")
     ds.SeriesTime = ds.ContentTime = ds.InstanceCreationTime = derivation.created.strftime("%H%M%S.%f")
     ds.Manufacturer, ds.ManufacturerModelName, ds.SoftwareVersions = "ddfm-monai", OWN_MODEL_NAME, __version__
-    ds.DeviceSerialNumber = derivation.provenance.get("prior", {}).get("sha256") or "none"  # type 1 in this IOD
+    ds.DeviceSerialNumber = derivation.provenance["prior"]["sha256"]
     ds.ContentLabel = "DDFM_RIGID"
     ds.ContentDescription = "Mattes mutual information, second onto base"
     ds.ContentCreatorName = ""
@@ -87,7 +87,7 @@ def nearest_rigid(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _registration_item(source: DicomVolume, matrix: NDArray[np.float64]) -> Dataset:
     item = Dataset()
-    set_if_known(item, "FrameOfReferenceUID", source.subseries.frame_of_reference_uid)
+    item.FrameOfReferenceUID = frame_of_reference(source)
     item.ReferencedImageSequence = [
         instance.item() for instance in {i.sop_instance_uid: i for i in instances_of(source)}.values()
     ]

@@ -37,7 +37,7 @@ from ddfm_monai.dicom.attributes import (
 )
 from ddfm_monai.dicom.codes import FUSION, OWN_MODEL_NAME, SPATIAL_RESAMPLING, own_scheme_item
 from ddfm_monai.dicom.read import DicomVolume
-from ddfm_monai.dicom.references import contributing_equipment, reference_series, source_images
+from ddfm_monai.dicom.references import contributing_equipment, frame_of_reference, reference_series, source_images
 from ddfm_monai.errors import DDFMError, InputError
 
 __all__ = ["GREY_MAXIMUM", "Derivation", "SopClass", "WrittenSeries", "verify_series", "write_colour", "write_grey"]
@@ -206,8 +206,7 @@ def _patient_and_study(ds: Dataset, derivation: Derivation) -> None:
     copy_attributes(ds, header, PATIENT_STUDY_REQUIRED, required=True)
     copy_attributes(ds, header, PATIENT_STUDY_OPTIONAL)
     copy_attributes(ds, header, BODY)
-    if not ds.FrameOfReferenceUID:
-        ds.FrameOfReferenceUID = generate_uid(prefix=None, entropy_srcs=[derivation.base.subseries.key.series_uid])
+    ds.FrameOfReferenceUID = frame_of_reference(derivation.base)
     if "BodyPartExamined" not in ds:
         copy_attributes(ds, derivation.second.headers[0], ["BodyPartExamined"])
 
@@ -234,8 +233,7 @@ def _equipment(ds: Dataset, derivation: Derivation) -> None:
     ds.ManufacturerModelName = OWN_MODEL_NAME
     ds.SoftwareVersions = __version__
     # Software has no serial number; the hash of the weights tells one instance of the algorithm from another.
-    if digest := derivation.provenance.get("prior", {}).get("sha256"):
-        ds.DeviceSerialNumber = digest
+    ds.DeviceSerialNumber = derivation.provenance["prior"]["sha256"]
     ds.ContributingEquipmentSequence = contributing_equipment(
         derivation.base.headers[0], derivation.second.headers[0], derivation.provenance, derivation.created
     )
@@ -274,26 +272,20 @@ def _honesty(ds: Dataset, derivation: Derivation) -> None:
 
 
 def _description(derivation: Derivation) -> str:
-    base, second, provenance = derivation.base, derivation.second, derivation.provenance
-    prior = provenance.get("prior", {})
+    base, second, prior = derivation.base, derivation.second, derivation.provenance["prior"]
+    sampling = derivation.provenance["sampling"]
     grid = ", after rigid registration" if derivation.registered else ""
     resampled = f"; second resampled onto the grid of the base{grid}" if _resampled(derivation) else ""
     return (
         f"Diffusion-model-based fusion (DDFM) of {_name(base.subseries)} (base) and {_name(second.subseries)} (second)"
         f"{resampled}. Values are one grey scale without units (0 to {GREY_MAXIMUM}, or RGB). "
-        f"Model {prior.get('name', 'unknown')}, SHA-256 {prior.get('sha256', 'unknown')}, "
-        f"steps {provenance.get('steps', 'unknown')}, seed {provenance.get('seed', 'unknown')}, "
+        f"Model {prior['name'][:64]}, SHA-256 {prior['sha256']}, steps {sampling['steps']}, seed {sampling['seed']}, "
         f"ddfm-monai {__version__}. Not for diagnostic use."
-    )[:1024]
+    )
 
 
 def _resampled(derivation: Derivation) -> bool:
-    base, second = derivation.base.volume, derivation.second.volume
-    return (
-        tuple(base.shape) != tuple(second.shape)
-        or not np.allclose(base.affine, second.affine, rtol=0, atol=1e-4)
-        or not np.allclose(derivation.base_to_second, np.eye(4), rtol=0, atol=1e-6)
-    )
+    return bool(derivation.provenance["second"]["resampled"])
 
 
 def _recognizable(ds: Dataset, headers: Iterable[Dataset]) -> str:

@@ -1,0 +1,182 @@
+"""All cases of a folder: one by one or on a cluster, each on its own, with a report that is always up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ddfm_monai.dicom.case import CaseJob, CaseOutcome, CaseSettings, run_case
+from ddfm_monai.dicom.lock import output_lock
+from ddfm_monai.dicom.pair import Pair, PairingResult, Skipped
+from ddfm_monai.dicom.report import BatchReport, write_report
+from ddfm_monai.dicom.scan import ScanResult
+from ddfm_monai.errors import UsageError
+from ddfm_monai.progress import ProgressCallback, silent
+
+__all__ = ["Runner", "check_folders", "check_settings", "left_out", "one_after_the_other", "plan_jobs", "run_batch"]
+
+Runner = Callable[[Sequence[CaseJob]], Iterator[CaseOutcome]]
+"""Runs jobs and yields each outcome as soon as it is known, in any order."""
+
+
+def run_batch(
+    jobs: Sequence[CaseJob],
+    left_out: Sequence[CaseOutcome],
+    out: Path,
+    runner: Runner | None = None,
+    *,
+    on_outcome: Callable[[CaseOutcome], None] = lambda outcome: None,
+    report_name: str = "report",
+) -> BatchReport:
+    """Run all jobs; a case that fails is reported and the others go on.
+
+    ``report.json`` and ``report.csv`` in ``out`` are written anew after every case, so that they are right whenever the
+    batch is stopped. Rows stand in the order of ``jobs``, then of ``left_out``, whoever ran them and whenever they
+    were done.
+
+    Args:
+        jobs: from :func:`plan_jobs`.
+        left_out: outcomes of what is not run, from :func:`left_out`; they are part of the report.
+        out: the output folder; is made, readable for its owner only.
+        runner: by default :func:`one_after_the_other`.
+        on_outcome: told about every finished case.
+        report_name: of the two report files; parts of one batch need different ones.
+
+    Raises:
+        UsageError: another batch works in ``out`` (``E_LOCKED``).
+        Cancelled, KeyboardInterrupt: from a runner; the report holds what was done until then.
+    """
+    out.mkdir(parents=True, exist_ok=True, mode=0o700)
+    done: dict[str, CaseOutcome] = {}
+
+    def report() -> BatchReport:
+        ran = [done[job.pair.case_id] for job in jobs if job.pair.case_id in done]
+        return BatchReport((*ran, *left_out), pending=len(jobs) - len(ran))
+
+    with output_lock(out, f".{report_name}.lock"):
+        write_report(report(), out, report_name)
+        for outcome in (runner or one_after_the_other())(jobs):
+            done[outcome.case_id] = outcome
+            write_report(report(), out, report_name)
+            on_outcome(outcome)
+    return report()
+
+
+def one_after_the_other(
+    progress: Callable[[CaseJob], ProgressCallback] = lambda job: silent, fail_fast: bool = False
+) -> Runner:
+    """The runner of this process.
+
+    Args:
+        progress: gives the callback for a job.
+        fail_fast: stop after the first failed case.
+    """
+
+    def run(jobs: Sequence[CaseJob]) -> Iterator[CaseOutcome]:
+        for job in jobs:
+            outcome = run_case(job, progress(job))
+            yield outcome
+            if fail_fast and outcome.status == "failed":
+                return
+
+    return run
+
+
+def plan_jobs(
+    pairs: Iterable[Pair],
+    scan: ScanResult,
+    settings: CaseSettings,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    show_phi: bool = False,
+) -> list[CaseJob]:
+    """One job per pair, with Series Numbers that are free in the study.
+
+    A base with Series Number n gives its results n * 100 + 1 and up, others 9001 and up.
+
+    Raises:
+        UsageError: a pair comes twice (``E_MANIFEST``).
+    """
+    used: dict[str, set[int]] = {}
+    for source in scan.subseries:
+        if source.series_number is not None:
+            used.setdefault(source.key.study_uid, set()).add(source.series_number)
+    jobs: list[CaseJob] = []
+    for pair in pairs:
+        if pair.case_id in (job.pair.case_id for job in jobs):
+            raise UsageError(f"Case {pair.case_id} is listed twice; list each pair of series once.", "E_MANIFEST")
+        taken = used.setdefault(pair.base.key.study_uid, set())
+        number = _free_number(pair.base.series_number, taken)
+        taken.update(range(number, number + 3))
+        jobs.append(CaseJob(pair, settings, out, number, overwrite, show_phi))
+    return jobs
+
+
+def left_out(pairing: PairingResult) -> list[CaseOutcome]:
+    """The rows of a report for what a rule leaves out, and for pairs of which none was chosen."""
+    return [
+        *(_left_out(entry, "ambiguous") for entry in pairing.ambiguous),
+        *(_left_out(entry, "skipped") for entry in pairing.skipped),
+    ]
+
+
+def check_folders(source: Path, out: Path) -> None:
+    """Refuse an output folder that is, holds, or lies in the input folder (``E_INSIDE_INPUT``).
+
+    A scan would find the results again, and the input is never written into.
+    """
+    inner, outer = out.resolve(), source.resolve()
+    if inner == outer or outer in inner.parents or inner in outer.parents:
+        raise UsageError(
+            f"{out}: the output folder must lie neither inside the input folder nor around it. Choose another folder.",
+            "E_INSIDE_INPUT",
+        )
+
+
+def check_settings(settings: CaseSettings) -> None:
+    """Refuse settings that no case could be run with, before any is.
+
+    Raises:
+        UsageError: unknown prior, missing weights, impossible window, steps or likelihood.
+    """
+    from ddfm_monai.method import DDFMInferer
+    from ddfm_monai.priors import find_prior
+    from ddfm_monai.volumes import parse_window
+
+    card = find_prior(settings.prior)
+    if not card.path.is_file():
+        raise UsageError(f"{card.path}: the weights of prior {settings.prior!r} are not there.", "E_PRIOR_MISSING")
+    if settings.window is not None:
+        parse_window(settings.window)
+    options = {} if settings.steps is None else {"num_inference_steps": settings.steps}
+    try:
+        DDFMInferer(likelihood=settings.likelihood, **options)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _left_out(entry: Skipped, status: str) -> CaseOutcome:
+    base, second = entry.base.key, entry.second.key if entry.second is not None else None
+    case_id = Pair(entry.base, entry.second, "for").case_id if entry.second is not None else ""
+    return CaseOutcome(
+        case_id,
+        "ambiguous" if status == "ambiguous" else "skipped",
+        code=entry.problem.code,
+        message=entry.problem.text(show_path=False),
+        patient_key=base.patient_key,
+        study_uid=base.study_uid,
+        base_series_uid=base.series_uid,
+        base_subseries=base.subseries,
+        second_series_uid=second.series_uid if second else "",
+        second_subseries=second.subseries if second else "",
+    )
+
+
+def _free_number(base: int | None, taken: set[int]) -> int:
+    # A Series Number is an Integer String: below 2^31.
+    start = base * 100 + 1 if base is not None and 0 < base < 20_000_000 else 9001
+    number = start
+    while taken & set(range(number, number + 3)):
+        number += 3
+    return number

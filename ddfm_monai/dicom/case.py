@@ -1,0 +1,352 @@
+"""One pair of series to one finished folder: read, fuse, write, verify, put in place.
+
+A case folder exists only complete: it is made under a temporary name beside its place, read back, and renamed. The file
+``case.json`` in it says what it was made from and how; a later run with the same inputs, settings and weights keeps it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddfm_monai._version import __version__
+from ddfm_monai.dicom.case_folder import finished_record, new_case_folder, remove_leftovers, write_marker
+from ddfm_monai.dicom.errors import Problem
+from ddfm_monai.dicom.geometry import ras_from_lps
+from ddfm_monai.dicom.messages import describe_failure, write_log
+from ddfm_monai.dicom.pair import Pair
+from ddfm_monai.dicom.read import DicomVolume, read_subseries
+from ddfm_monai.dicom.registration_object import write_registration
+from ddfm_monai.dicom.subseries import SubSeries
+from ddfm_monai.dicom.write import Derivation, SopClass, WrittenSeries, write_colour, write_grey
+from ddfm_monai.errors import Cancelled
+from ddfm_monai.files import sha256_of
+from ddfm_monai.progress import Progress, ProgressCallback, silent
+
+if TYPE_CHECKING:
+    from ddfm_monai.pipeline import FusionResult
+    from ddfm_monai.priors import Prior
+
+__all__ = ["CaseJob", "CaseOutcome", "CaseSettings", "Status", "derive", "run_case"]
+
+Status = Literal["ok", "resumed", "failed", "skipped", "ambiguous"]
+"""``ok``: made now. ``resumed``: made by an earlier run of the same inputs and settings, kept. ``failed``: see code.
+``skipped``: left out by a rule. ``ambiguous``: several series could be meant and none was chosen."""
+
+
+@dataclass(frozen=True)
+class CaseSettings:
+    """How all cases of a batch are fused and written.
+
+    Args:
+        prior: name of a prior, or path of its weights.
+        steps: network evaluations per slice; None: the method's default.
+        likelihood: ``"default"`` or ``"published"``.
+        seed: of the start noise.
+        samples: chains to draw; the result is their mean.
+        window: for CT, a name or ``"L,W"`` in HU; None: automatic.
+        sop_class: what grey results are stored as.
+        device: for the network; None: CUDA where there is one. The result does not depend on it.
+        batch_size: slices at a time; None: chosen for the device. The result does not depend on it.
+    """
+
+    prior: str = "medical"
+    steps: int | None = None
+    likelihood: str = "default"
+    seed: int = 3407
+    samples: int = 1
+    window: str | None = None
+    sop_class: SopClass = "mr"
+    device: str | None = None
+    batch_size: int | None = None
+
+    def parameters(self, pair: Pair) -> dict[str, Any]:
+        """What the result of a pair depends on beside its inputs and the weights; JSON-able."""
+        own = {key: value for key, value in asdict(self).items() if key not in ("prior", "device", "batch_size")}
+        matrix = [list(row) for row in pair.reg_matrix] if pair.reg_matrix is not None else None
+        return {**own, "relation": pair.relation, "matrix": matrix, "output_kind": pair.output_kind}
+
+
+@dataclass(frozen=True)
+class CaseJob:
+    """One case as it is handed to whoever runs it; it can be pickled.
+
+    Args:
+        pair: what to fuse.
+        settings: how.
+        out: the output folder of the batch; the case's folder is ``out / pair.case_id``.
+        series_number: Series Number of the grey series; colour and registration take the next two.
+        overwrite: replace a finished case of other inputs or settings.
+        show_phi: messages and logs may hold paths and header values.
+    """
+
+    pair: Pair
+    settings: CaseSettings
+    out: Path
+    series_number: int
+    overwrite: bool = False
+    show_phi: bool = False
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """What became of a case; one row of the report, JSON-able by ``asdict``.
+
+    Args:
+        case_id: name of the case and its folder.
+        status: see :data:`Status`.
+        code: the error's code, or ``""``.
+        message: for people; without patient data unless asked for.
+        patient_key, study_uid, base_series_uid, base_subseries, second_series_uid, second_subseries: the sources.
+        relation: how the sources' coordinates relate.
+        overlap: shared part of the smaller volume, 0..1, once both lie in one space.
+        covered: part of the base's voxels that the second reaches, 0..1; outside it the result shows the base only.
+        shape: voxels ``(X, Y, Z)`` of the result.
+        seconds: how long it took.
+        outputs: one entry per series written: ``kind, series_uid, sop_class_uid, instance_uids``.
+        warnings: codes of remarks.
+    """
+
+    case_id: str
+    status: Status
+    code: str = ""
+    message: str = ""
+    patient_key: str = ""
+    study_uid: str = ""
+    base_series_uid: str = ""
+    base_subseries: str = ""
+    second_series_uid: str = ""
+    second_subseries: str = ""
+    relation: str = ""
+    overlap: float | None = None
+    covered: float | None = None
+    shape: tuple[int, ...] = ()
+    seconds: float = 0.0
+    outputs: tuple[Mapping[str, Any], ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, pair: Pair, status: Status, **more: Any) -> CaseOutcome:
+        """The outcome with everything that the pair already says."""
+        base, second = pair.base.key, pair.second.key
+        return cls(
+            pair.case_id,
+            status,
+            patient_key=base.patient_key,
+            study_uid=base.study_uid,
+            base_series_uid=base.series_uid,
+            base_subseries=base.subseries,
+            second_series_uid=second.series_uid,
+            second_subseries=second.subseries,
+            relation=pair.relation,
+            **more,
+        )
+
+
+def run_case(job: CaseJob, progress: ProgressCallback = silent) -> CaseOutcome:
+    """Run one case from beginning to end. What goes wrong in it becomes its outcome; only a stop is raised.
+
+    Raises:
+        Cancelled, KeyboardInterrupt: the caller asked to stop; nothing half-written is left.
+    """
+    started = time.monotonic()
+    try:
+        outcome = _run(job, progress)
+    except (Cancelled, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit too: one case must not end the batch
+        failure = describe_failure(error, job.pair, job.show_phi)
+        write_log(job.out / "logs" / f"{job.pair.case_id}.log", failure)
+        outcome = CaseOutcome.of(job.pair, "failed", code=failure.code, message=failure.message)
+    return replace(outcome, seconds=round(time.monotonic() - started, 2))
+
+
+def _run(job: CaseJob, progress: ProgressCallback) -> CaseOutcome:
+    target = job.out / job.pair.case_id
+    remove_leftovers(target)
+    identity = {
+        "inputs": {"base": _digest(job.pair.base), "second": _digest(job.pair.second)},
+        "parameters": job.settings.parameters(job.pair),
+        "prior_sha256": _prior_sha256(job.settings.prior),
+    }
+    if target.exists():
+        if finished := finished_record(target, identity):
+            return _outcome(job.pair, "resumed", finished)
+        if not job.overwrite:
+            raise Problem("E_OUTPUT_EXISTS", f"the folder {target.name} holds another result").error()
+    progress(Progress("read", 0, 2))
+    base = read_subseries(job.pair.base)
+    progress(Progress("read", 1, 2))
+    second = read_subseries(job.pair.second)
+    progress(Progress("read", 2, 2))
+    with new_case_folder(target) as folder:
+        record = {**identity, **derive(base, second, job.pair, job.settings, folder, job.series_number, progress)}
+        write_marker(folder, record)
+    return _outcome(job.pair, "ok", record)
+
+
+def derive(
+    base: DicomVolume,
+    second: DicomVolume,
+    pair: Pair,
+    settings: CaseSettings,
+    folder: Path,
+    series_number: int,
+    progress: ProgressCallback = silent,
+) -> dict[str, Any]:
+    """Fuse two volumes and write the series of the result into a folder: ``grey``, ``colour``, ``registration.dcm``.
+
+    Returns:
+        The record of the case (JSON-able): provenance, outputs, overlap, covered part, warnings.
+    """
+    result = _fuse(base, second, pair, settings, progress)
+    progress(Progress("write", 0, 1))
+    derivation = Derivation(
+        base=base,
+        second=second,
+        base_to_second=_base_to_second(pair, result),
+        registered=result.registration is not None,
+        provenance=result.provenance,
+        series_number=series_number,
+        created=datetime.now(),
+    )
+    warnings = [problem.code for problem in (*base.warnings, *second.warnings, *pair.warnings)]
+    written, missing = _write_series(result, derivation, pair, settings, folder)
+    outputs = [_output(series) for series in written]
+    if result.registration is not None:
+        uid = write_registration(derivation, folder / "registration.dcm")
+        outputs.append({"kind": "registration", "instance_uids": [uid]})
+    progress(Progress("write", 1, 1))
+    return {
+        "format": 1,
+        "case_id": pair.case_id,
+        "software": f"ddfm-monai {__version__}",
+        "created": derivation.created.isoformat(timespec="seconds"),
+        "series_number": series_number,
+        "overlap": result.provenance["second"]["overlap"],
+        "covered": round(_covered(base, second, derivation.base_to_second), 4),
+        "shape": list(base.volume.shape[1:]),
+        "warnings": list(dict.fromkeys([*warnings, *missing])),
+        "outputs": outputs,
+        "provenance": result.provenance,
+    }
+
+
+def _fuse(
+    base: DicomVolume, second: DicomVolume, pair: Pair, settings: CaseSettings, progress: ProgressCallback
+) -> FusionResult:
+    from ddfm_monai import pipeline
+
+    placed = second.volume.clone()
+    placed.affine = pair.second_to_base @ np.asarray(second.volume.affine, dtype=np.float64)
+    return pipeline.fuse_volumes(
+        base.volume,
+        placed,
+        prior=_prior(settings.prior),
+        steps=settings.steps,
+        likelihood=settings.likelihood,
+        seed=settings.seed,
+        samples=settings.samples,
+        reference_kind=pair.base.kind,
+        second_kind=pair.second.kind,
+        window=settings.window,
+        register="rigid" if pair.relation == "register" else "none",
+        device=settings.device,
+        batch_size=settings.batch_size,
+        progress=progress,
+    )
+
+
+def _base_to_second(pair: Pair, result: FusionResult) -> NDArray[np.float64]:
+    """4x4, LPS mm: a point of the base to the second, as the files have it."""
+    known = np.linalg.inv(pair.second_to_base)
+    found = result.registration.matrix if result.registration is not None else np.eye(4)
+    flip = ras_from_lps(np.eye(4))
+    return flip @ known @ found @ flip
+
+
+def _write_series(
+    result: FusionResult, derivation: Derivation, pair: Pair, settings: CaseSettings, folder: Path
+) -> tuple[list[WrittenSeries], list[str]]:
+    """Grey, colour or both; and the code of a remark if colour was asked for in vain."""
+    from ddfm_monai.volumes.colour import colour_map, with_luma
+
+    kinds = [pair.output_kind] if pair.output_kind != "both" else ["gray", "rgb"]
+    functional = pair.second if pair.second.kind in ("pet", "spect") else pair.base
+    remarks = []
+    if "rgb" in kinds and functional.kind not in ("pet", "spect"):
+        kinds, remarks = ["gray"], ["W_NO_COLOUR"]
+    written = []
+    if "gray" in kinds:
+        grey = result.fused[0].numpy()
+        written.append(write_grey(grey, derivation, folder / "grey", settings.sop_class))
+    if "rgb" in kinds:
+        source = result.second01 if functional is pair.second else result.reference01
+        rgb = with_luma(colour_map(source, functional.kind), result.fused)
+        written.append(write_colour(rgb.numpy(), derivation, folder / "colour"))
+    return written, remarks
+
+
+def _covered(base: DicomVolume, second: DicomVolume, base_to_second: NDArray[np.float64]) -> float:
+    """The part of the base's voxels that lie inside the second's box of voxels, 0..1, from at most 32^3 of them."""
+    axes = [np.linspace(0, count - 1, min(count, 32)) for count in base.volume.shape[1:]]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    from_base, from_second = (ras_from_lps(np.asarray(v.volume.affine, dtype=np.float64)) for v in (base, second))
+    mapping = np.linalg.inv(from_second) @ base_to_second @ from_base
+    index = points @ mapping[:3, :3].T + mapping[:3, 3]
+    inside = ((index >= -0.5) & (index <= np.array(second.volume.shape[1:]) - 0.5)).all(axis=1)
+    return float(inside.mean())
+
+
+def _output(series: WrittenSeries) -> dict[str, Any]:
+    return {
+        "kind": series.kind,
+        "series_uid": series.series_uid,
+        "sop_class_uid": series.sop_class_uid,
+        "instance_uids": list(series.instance_uids),
+    }
+
+
+def _outcome(pair: Pair, status: Status, record: Mapping[str, Any]) -> CaseOutcome:
+    return CaseOutcome.of(
+        pair,
+        status,
+        overlap=record["overlap"],
+        covered=record["covered"],
+        shape=tuple(record["shape"]),
+        outputs=tuple(record["outputs"]),
+        warnings=tuple(record["warnings"]),
+    )
+
+
+def _digest(source: SubSeries) -> str:
+    """SHA-256 over the contents of all files of a sub-series, and which slices (frames) of them it is."""
+    digest = hashlib.sha256(repr(source.key).encode())
+    hashes = {path: sha256_of(path) for path in source.paths}
+    for item in source.slices:
+        digest.update(f"{item.sop_instance_uid} {item.frame} {hashes[item.path]}".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _prior(name: str) -> Prior:
+    """The weights, loaded once per process."""
+    from ddfm_monai.priors import load_prior
+
+    return load_prior(name)
+
+
+@lru_cache(maxsize=1)
+def _prior_sha256(name: str) -> str:
+    from ddfm_monai.priors import find_prior
+
+    return sha256_of(find_prior(name).path)
