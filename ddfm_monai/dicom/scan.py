@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+import os
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
-from ddfm_monai.dicom.errors import Problem
-from ddfm_monai.dicom.geometry import Matrix4
+from pydicom.dataset import FileDataset
+from pydicom.uid import UID
+
+from ddfm_monai.dicom.errors import DicomError, Problem
+from ddfm_monai.dicom.headers import (
+    MEDIA_STORAGE_DIRECTORY,
+    MODALITY_OF_CLASS,
+    SPATIAL_REGISTRATION,
+    HeaderError,
+    ImageHeader,
+    image_header,
+    open_dataset,
+    quiet_pydicom,
+    sniff,
+    text,
+)
+from ddfm_monai.dicom.registration import RegistrationObject, registration_object
+from ddfm_monai.dicom.split import split_series
 from ddfm_monai.dicom.subseries import SubSeries
-from ddfm_monai.progress import ProgressCallback, silent
+from ddfm_monai.errors import UsageError
+from ddfm_monai.progress import Progress, ProgressCallback, silent
 
-__all__ = ["RegistrationObject", "ScanResult", "scan_folder"]
+__all__ = ["RegistrationObject", "ScanResult", "scan_file", "scan_folder"]
 
+# Files that may be a damaged slice of a series beside them.
+BROKEN = ("E_HEADER", "E_EMPTY_FILE", "E_UNREADABLE_FILE")
 
-@dataclass(frozen=True)
-class RegistrationObject:
-    """A Spatial Registration object (PS3.3 A.39) as found in the folder.
-
-    Args:
-        path: the file.
-        sop_instance_uid: its SOP Instance UID.
-        patient_key: as in :class:`~ddfm_monai.dicom.subseries.SeriesKey`.
-        frame_of_reference_uid: the registered coordinate system, that all matrices lead into.
-        by_frame: for each Frame of Reference UID, the matrix (LPS mm) from it to the registered system.
-        by_instance: the same for each referenced SOP Instance UID.
-    """
-
-    path: Path
-    sop_instance_uid: str
-    patient_key: str
-    frame_of_reference_uid: str
-    by_frame: dict[str, Matrix4]
-    by_instance: dict[str, Matrix4]
+PROGRESS_STEP = 50
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class ScanResult:
 def scan_folder(root: Path | str, progress: ProgressCallback = silent) -> ScanResult:
     """Look at every file under ``root`` and sort the images into sub-series.
 
-    Symbolic links are followed only to places inside ``root``, each place once. Nothing is written.
+    Symbolic links are not followed: what they point to inside ``root`` is found anyway, the rest is reported. Nothing
+    is written.
 
     Args:
         root: a folder.
@@ -70,4 +74,145 @@ def scan_folder(root: Path | str, progress: ProgressCallback = silent) -> ScanRe
     Raises:
         UsageError: ``root`` is not a folder.
     """
-    raise NotImplementedError
+    folder = Path(root)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: not a folder. Give the folder that holds the DICOM files.")
+    folder = folder.resolve()
+    paths, problems = _regular_files(folder)
+    return _scan_files(folder, paths, problems, progress)
+
+
+def scan_file(path: Path | str) -> ScanResult:
+    """The same for one file, such as an enhanced multi-frame image.
+
+    Raises:
+        UsageError: ``path`` is not a file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"{file}: not a file. Give a DICOM file.")
+    file = file.resolve()
+    return _scan_files(file.parent, [file], [], silent)
+
+
+def _scan_files(root: Path, paths: list[Path], problems: list[Problem], progress: ProgressCallback) -> ScanResult:
+    images: list[ImageHeader] = []
+    registrations: list[RegistrationObject] = []
+    broken: list[Problem] = []
+    for done, path in enumerate(paths, 1):
+        found = look_at(path)
+        if isinstance(found, ImageHeader):
+            images.append(found)
+        elif isinstance(found, RegistrationObject):
+            registrations.append(found)
+        else:
+            (broken if found.code in BROKEN else problems).append(found)
+        if done % PROGRESS_STEP == 0 or done == len(paths):
+            progress(Progress("scan", done, len(paths), f"{done} of {len(paths)} files"))
+    return ScanResult(
+        root=root,
+        subseries=_sorted_into_series(images, broken),
+        registrations=tuple(registrations),
+        problems=tuple(sorted([*problems, *broken], key=lambda problem: str(problem.path))),
+        files=len(paths),
+    )
+
+
+def _regular_files(root: Path) -> tuple[list[Path], list[Problem]]:
+    """Every regular file below a folder, sorted; links, devices and folders that cannot be opened as problems."""
+    files: list[Path] = []
+    problems: list[Problem] = []
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            problems.append(Problem("E_UNREADABLE_FILE", f"the folder cannot be opened ({error.strerror})", folder))
+            continue
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_symlink():
+                if not _leads_inside(path, root):
+                    problems.append(Problem("S_OUTSIDE_ROOT", "the link leads out of the scanned folder", path))
+            elif entry.is_dir():
+                waiting.append(path)
+            elif entry.is_file():
+                files.append(path)
+            else:  # a pipe would block whoever opens it
+                problems.append(Problem("S_NOT_DICOM", "the entry is no regular file", path))
+    return sorted(files), problems
+
+
+def _leads_inside(link: Path, root: Path) -> bool:
+    try:
+        return link.resolve(strict=True).is_relative_to(root)
+    except (OSError, RuntimeError):  # broken link, loop
+        return False
+
+
+def look_at(path: Path) -> ImageHeader | RegistrationObject | Problem:
+    """What one file is. Never raises for what the file holds."""
+    try:
+        reason = sniff(path)
+        if reason is not None:
+            return reason
+        with quiet_pydicom() as remarks, path.open("rb") as file:
+            ds = open_dataset(file, path, stop_before_pixels=True)
+            found = _classify(ds, path, file)
+    except DicomError as error:
+        return error.problem
+    except OSError as error:
+        return Problem("E_UNREADABLE_FILE", f"the file cannot be read ({error.strerror})", path)
+    if isinstance(found, ImageHeader) and any("encod" in remark or "charset" in remark.lower() for remark in remarks):
+        return replace(found, warnings=(*found.warnings, Problem("W_CHARSET", "text does not fit its charset", path)))
+    return found
+
+
+def _classify(ds: FileDataset, path: Path, file: BinaryIO) -> ImageHeader | RegistrationObject | Problem:
+    try:
+        sop_class, stored_class = UID(text(ds, "SOPClassUID")), ds.file_meta.get("MediaStorageSOPClassUID", "")
+        if MEDIA_STORAGE_DIRECTORY in (sop_class, stored_class):
+            return Problem("S_DICOMDIR", "the file is a DICOMDIR", path)
+        if not sop_class:
+            raise HeaderError("SOPClassUID is missing")
+        if sop_class == SPATIAL_REGISTRATION:
+            return registration_object(ds, path)
+    except HeaderError as error:
+        return Problem("E_HEADER", str(error), path)
+    if sop_class not in MODALITY_OF_CLASS and stored_class not in MODALITY_OF_CLASS:
+        name = sop_class.name if sop_class.name != sop_class else "unknown SOP class"
+        return Problem("S_SOP_CLASS", f"the object is a {name}", path)
+    if ds.file_meta.TransferSyntaxUID.is_deflated:  # the position in the file says nothing about the pixels
+        return image_header(ds, path, None, 0)
+    start = file.tell()
+    after_header = file.read(12)
+    return image_header(ds, path, after_header, file.seek(0, os.SEEK_END) - start)
+
+
+def _sorted_into_series(images: list[ImageHeader], broken: list[Problem]) -> tuple[SubSeries, ...]:
+    """Sub-series of all series. A file that cannot be read counts against the series it may belong to.
+
+    Alone with one series in its folder it is taken for a slice of it, and the series is refused; among several, each
+    gets a warning.
+    """
+    series: dict[tuple[str, str, str], list[ImageHeader]] = defaultdict(list)
+    series_in: dict[Path, set[tuple[str, str, str]]] = defaultdict(set)
+    for image in images:
+        key = (image.patient_key, image.study_uid, image.series_uid)
+        series[key].append(image)
+        series_in[image.path.parent].add(key)
+    beside: dict[tuple[str, str, str], list[Problem]] = defaultdict(list)
+    refused: dict[tuple[str, str, str], Problem] = {}
+    for problem in broken:
+        keys = series_in.get(problem.path.parent, set()) if problem.path is not None else set()
+        for key in keys:
+            beside[key].append(problem)
+            if len(keys) == 1 and problem.code == "E_HEADER":
+                refused.setdefault(key, problem)
+    found = []
+    for key, members in series.items():
+        for item in split_series(members, beside[key]):
+            refusal = refused.get(key) if item.problem is None else None
+            found.append(replace(item, problem=refusal, grid=None) if refusal is not None else item)
+    return tuple(sorted(found, key=lambda item: item.key))

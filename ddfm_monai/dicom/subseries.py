@@ -1,11 +1,12 @@
-"""One series as the volumes it holds: a sub-series is a set of slices that belong to one volume.
+"""What a series holds: a sub-series is the set of slices that make one volume.
 
-A DICOM series may mix echoes, time points, orientations, sizes and stray localizers. :func:`split_series` sorts its
-slices into sub-series by content, never by file name or folder.
+A DICOM series may mix echoes, time points, orientations, sizes and stray localizers;
+:mod:`ddfm_monai.dicom.split` sorts them.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,9 @@ from ddfm_monai.dicom.geometry import Grid, Vector3
 __all__ = ["Kind", "Patient", "SeriesKey", "Slice", "SubSeries"]
 
 Kind = Literal["mr", "ct", "pet", "spect"]
+
+# Values of Patient ID that de-identification tools and scanners write for nobody in particular.
+ANONYMOUS_ID = re.compile(r"(anon(ym|ymous|ymized|ymised)?|unknown|none|n/?a|0+|x+|-+|removed|de-?identified)?", re.I)
 
 KINDS: dict[str, Kind] = {"MR": "mr", "CT": "ct", "PT": "pet", "NM": "spect"}
 
@@ -50,6 +54,11 @@ class Patient:
     patient_id: str = field(repr=False)
     issuer: str = field(repr=False)
     name: str = field(repr=False)
+
+    @property
+    def has_usable_id(self) -> bool:
+        """Whether the Patient ID tells patients apart."""
+        return ANONYMOUS_ID.fullmatch(self.patient_id.strip()) is None
 
 
 @dataclass(frozen=True)

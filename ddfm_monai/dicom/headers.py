@@ -1,0 +1,611 @@
+"""One file's header to the few values that sorting, pairing and geometry need.
+
+A file is described as a list of frames, whether it is a single slice, an enhanced multi-frame object (functional
+groups, PS3.3 C.7.6.16) or a nuclear medicine object (vectors, PS3.3 C.8.4.8), so that everything after this module
+treats them alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from ddfm_monai.dicom.codes import FUSION, OWN_MODEL_NAME, OWN_SCHEME
+from ddfm_monai.dicom.errors import DicomError, Problem
+from ddfm_monai.dicom.geometry import Vector3
+from ddfm_monai.dicom.subseries import Patient
+
+__all__ = ["FrameHeader", "ImageHeader", "frame_group", "image_header", "open_dataset", "quiet_pydicom", "sniff"]
+
+MODALITY_OF_CLASS = {
+    "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.1": "CT",  # Enhanced
+    "1.2.840.10008.5.1.4.1.1.2.2": "CT",  # Legacy Converted Enhanced
+    "1.2.840.10008.5.1.4.1.1.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.1": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.128": "PT",
+    "1.2.840.10008.5.1.4.1.1.128.1": "PT",
+    "1.2.840.10008.5.1.4.1.1.130": "PT",
+    "1.2.840.10008.5.1.4.1.1.20": "NM",
+}
+"""The SOP classes that are read. The class decides, not the attribute Modality, which is free to be wrong."""
+
+SPATIAL_REGISTRATION = "1.2.840.10008.5.1.4.1.1.66.1"
+MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+
+# These make a different image of the same place: frames that differ in them never share a volume.
+CONTRAST = ("EchoTime", "DiffusionBValue", "InversionTime", "KVP", "ConvolutionKernel")
+
+# These may differ within one volume (some scanners number every slice), so they only count where positions repeat.
+# The order is the order of trust.
+REPEAT = (
+    "TemporalPositionIdentifier",
+    "FrameReferenceTime",
+    "TriggerTime",
+    "EchoNumbers",
+    "DiffusionGradientOrientation",
+    "AcquisitionNumber",
+    "AcquisitionDateTime",
+    "AcquisitionTime",
+)
+
+NM_VECTORS = (
+    "EnergyWindowVector",
+    "DetectorVector",
+    "PhaseVector",
+    "RRIntervalVector",
+    "TimeSlotVector",
+)
+
+ARCHIVE_MAGIC = (
+    b"PK\x03\x04",
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ\x00",
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!",
+    b"\x28\xb5\x2f\xfd",
+)
+
+T1_TEXT = re.compile(r"(?<![a-z0-9])t1|mp-?rage|bravo|spgr|fspgr|mp2rage|thrive|vibe", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHeader:
+    """One slice, as its header describes it.
+
+    Args:
+        frame: number within the file from 0, None for a single-frame object.
+        position: Image Position (Patient), LPS mm, or None.
+        orientation: Image Orientation (Patient): row direction, column direction; or None.
+        pixel_spacing: distance between rows (y), between columns (x), mm; or None.
+        spacing_between: Spacing Between Slices, mm, or None.
+        image_type: Image Type, or the frame's Frame Type.
+        contrast: name and value of what makes this another image of the same place.
+        repeat: name and value of what may tell apart slices at the same position.
+    """
+
+    frame: int | None
+    position: Vector3 | None
+    orientation: tuple[float, ...] | None
+    pixel_spacing: tuple[float, float] | None
+    spacing_between: float | None
+    image_type: tuple[str, ...]
+    contrast: tuple[tuple[str, str], ...]
+    repeat: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """One image file.
+
+    ``frames`` is empty when ``problem`` says that the header cannot be used. The other fields are those of
+    :class:`~ddfm_monai.dicom.subseries.SubSeries`.
+    """
+
+    path: Path
+    patient: Patient
+    patient_key: str
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame_of_reference_uid: str
+    instance_number: int | None
+    series_number: int | None
+    rows: int
+    columns: int
+    photometric: str
+    t1_weighted: bool
+    three_d: bool
+    description: str
+    acquired: str
+    identity_removed: str
+    own_output: bool
+    frames: tuple[FrameHeader, ...]
+    problem: Problem | None
+    warnings: tuple[Problem, ...]
+
+
+T = TypeVar("T")
+
+
+class HeaderError(ValueError):
+    """An attribute has a value that cannot be used; the text names the attribute and never its value."""
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[list[str]]:
+    """Keep pydicom's warnings, which may quote patient data, off the console; yields their texts."""
+    texts: list[str] = []
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield texts
+        finally:
+            logger.setLevel(level)
+            texts.extend(str(item.message) for item in caught)
+
+
+# ------------------------------------------------------------------------------------------------ one file
+
+
+def sniff(path: Path) -> Problem | None:
+    """Why a file is no DICOM file by its first bytes, or None if it may be one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(264)
+    if not start:
+        return Problem("E_EMPTY_FILE", "the file is empty", path)
+    if start[128:132] == b"DICM" or _starts_like_dataset(start):
+        return None
+    if start.startswith(ARCHIVE_MAGIC) or start[257:262] == b"ustar":
+        return Problem("S_ARCHIVE", "the file is an archive", path)
+    return Problem("S_NOT_DICOM", "the file is not DICOM", path)
+
+
+def _starts_like_dataset(start: bytes) -> bool:
+    """Whether bytes without a preamble begin with a tag of group 0002 or 0008 (the lowest groups, PS3.5 7.1)."""
+    little, big = start[:2] in (b"\x02\x00", b"\x08\x00"), start[:2] in (b"\x00\x02", b"\x00\x08")
+    return len(start) >= 8 and (little or big)
+
+
+def open_dataset(source: Path | BinaryIO, path: Path, stop_before_pixels: bool) -> FileDataset:
+    """Read one DICOM file; a file without preamble is accepted only if it has UIDs and Rows.
+
+    The transfer syntax is filled in from the encoding where the file does not say it.
+
+    Raises:
+        DicomError: ``S_NOT_DICOM`` or ``E_HEADER``.
+        OSError: the file cannot be read.
+    """
+    try:
+        ds = pydicom.dcmread(source, stop_before_pixels=stop_before_pixels, force=True)
+        preamble = ds.preamble is not None
+        if not preamble and not all(ds.get(name) for name in ("SOPClassUID", "SOPInstanceUID", "Rows")):
+            raise Problem("S_NOT_DICOM", "the file is not DICOM", path).error()
+        if not ds.file_meta.get("TransferSyntaxUID"):
+            ds.file_meta.TransferSyntaxUID = _encoding(ds)
+    except (DicomError, OSError):
+        raise
+    except Exception as error:  # pydicom raises almost anything on broken bytes
+        raise Problem("E_HEADER", f"the header cannot be parsed ({type(error).__name__})", path).error() from error
+    return ds
+
+
+def _encoding(ds: FileDataset) -> UID:
+    implicit, little = ds.original_encoding
+    if implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
+def image_header(ds: FileDataset, path: Path, after_header: bytes | None, remaining: int) -> ImageHeader:
+    """Describe an image file.
+
+    Args:
+        ds: its header.
+        path: the file.
+        after_header: the bytes at which reading stopped (the Pixel Data element), None if not known (deflated).
+        remaining: number of bytes from there to the end of the file.
+
+    Raises:
+        DicomError: ``E_HEADER``, when not even patient, study and series can be read.
+    """
+    try:
+        patient = Patient(text(ds, "PatientID"), text(ds, "IssuerOfPatientID"), text(ds, "PatientName"))
+        study_uid, series_uid = required(ds, "StudyInstanceUID"), required(ds, "SeriesInstanceUID")
+        sop_class_uid, instance_uid = text(ds, "SOPClassUID"), required(ds, "SOPInstanceUID")
+        frame_of_reference_uid = text(ds, "FrameOfReferenceUID")
+    except HeaderError as error:
+        raise Problem("E_HEADER", str(error), path).error() from error
+    rows, columns, frames, problem = _content(ds, path, after_header, remaining)
+    remarks = []
+    if ds.preamble is None:
+        remarks.append(Problem("W_NO_PREAMBLE", "the file has no preamble", path))
+    return ImageHeader(
+        path=path,
+        patient=patient,
+        patient_key=patient_key(patient, study_uid),
+        study_uid=study_uid,
+        series_uid=series_uid,
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=instance_uid,
+        frame_of_reference_uid=frame_of_reference_uid,
+        instance_number=lenient(lambda: whole(ds, "InstanceNumber"), None),
+        series_number=lenient(lambda: whole(ds, "SeriesNumber"), None),
+        rows=rows,
+        columns=columns,
+        photometric=lenient(lambda: text(ds, "PhotometricInterpretation"), ""),
+        t1_weighted=lenient(lambda: _t1_weighted(ds), False),
+        three_d=lenient(lambda: text(ds, "MRAcquisitionType").startswith("3D"), False),
+        description=lenient(lambda: text(ds, "SeriesDescription"), ""),
+        acquired=lenient(lambda: _acquired(ds), ""),
+        identity_removed=lenient(lambda: text(ds, "PatientIdentityRemoved").upper(), ""),
+        own_output=lenient(lambda: _own_output(ds), False),
+        frames=frames,
+        problem=problem,
+        warnings=tuple(remarks),
+    )
+
+
+def patient_key(patient: Patient, study_uid: str) -> str:
+    """A key that is equal for equal Patient ID and issuer; without a usable ID, for equal studies only."""
+    who = ("id", patient.patient_id, patient.issuer) if patient.has_usable_id else ("study", study_uid)
+    return "P" + hashlib.sha256(repr(who).encode()).hexdigest()[:12]
+
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+def text(ds: Dataset, keyword: str) -> str:
+    """An attribute as text, ``""`` if absent or empty."""
+    value = _value(ds, keyword)
+    if value is None:
+        return ""
+    parts = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
+    return "\\".join(str(part).strip() for part in parts)
+
+
+def texts(ds: Dataset, keyword: str) -> tuple[str, ...]:
+    """A multi-valued text attribute, upper case."""
+    joined = text(ds, keyword)
+    return tuple(joined.upper().split("\\")) if joined else ()
+
+
+def required(ds: Dataset, keyword: str) -> str:
+    """An attribute that must have a value."""
+    value = text(ds, keyword)
+    if not value:
+        raise HeaderError(f"{keyword} is missing")
+    return value
+
+
+def number(ds: Dataset, keyword: str) -> float | None:
+    """A finite number, None if absent or empty."""
+    values = numbers(ds, keyword)
+    return values[0] if values else None
+
+
+def numbers(ds: Dataset, keyword: str) -> tuple[float, ...]:
+    """A multi-valued attribute as finite numbers, empty if absent."""
+    value = _value(ds, keyword)
+    if value is None or value == "":
+        return ()
+    parts = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
+    try:
+        result = tuple(float(part) for part in parts)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise HeaderError(f"{keyword} is not a number") from error
+    if not all(math.isfinite(item) for item in result):
+        raise HeaderError(f"{keyword} is not finite")
+    return result
+
+
+def whole(ds: Dataset, keyword: str) -> int | None:
+    """A whole number, None if absent or empty."""
+    value = number(ds, keyword)
+    if value is not None and value != int(value):
+        raise HeaderError(f"{keyword} is not a whole number")
+    return None if value is None else int(value)
+
+
+def lenient(read: Callable[[], T], default: T) -> T:
+    """A value that no geometry or grey value depends on: the default if it is malformed."""
+    try:
+        return read()
+    except HeaderError:
+        return default
+
+
+def _value(ds: Dataset, keyword: str) -> Any:
+    try:
+        return ds.get(keyword)
+    except Exception as error:  # the conversion of a raw value happens here and may raise anything
+        raise HeaderError(f"{keyword} cannot be read ({type(error).__name__})") from error
+
+
+def items(ds: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence, empty if absent."""
+    value = _value(ds, keyword)
+    if value is None:
+        return []
+    if not isinstance(value, pydicom.sequence.Sequence):
+        raise HeaderError(f"{keyword} is not a sequence")
+    return list(value)
+
+
+# ------------------------------------------------------------------------------------------------ frames
+
+
+def _content(
+    ds: FileDataset, path: Path, after_header: bytes | None, remaining: int
+) -> tuple[int, int, tuple[FrameHeader, ...], Problem | None]:
+    """Rows, columns and frames, or the reason why the file cannot be used."""
+    rows = columns = 0
+    frames: tuple[FrameHeader, ...] = ()
+    try:
+        rows, columns = whole(ds, "Rows") or 0, whole(ds, "Columns") or 0
+        if not (rows > 0 and columns > 0):
+            raise HeaderError("Rows or Columns is missing")
+        if text(ds, "SOPClassUID") not in MODALITY_OF_CLASS:
+            raise HeaderError("SOPClassUID contradicts MediaStorageSOPClassUID")
+        frames = _frames(ds, path)
+        problem = _unusable(ds, path, frames) or _short_pixels(ds, path, rows, columns, frames, after_header, remaining)
+    except DicomError as error:
+        problem = error.problem
+    except HeaderError as error:
+        problem = Problem("E_HEADER", str(error), path)
+    return rows, columns, frames, problem
+
+
+def _frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
+    if items(ds, "PerFrameFunctionalGroupsSequence"):
+        return _enhanced_frames(ds)
+    if text(ds, "SOPClassUID").endswith(".1.1.20"):
+        return _nuclear_frames(ds, path)
+    if (whole(ds, "NumberOfFrames") or 1) != 1:
+        raise HeaderError("NumberOfFrames is greater than 1, but there are no functional groups")
+    return (_single_frame(ds),)
+
+
+def _single_frame(ds: Dataset) -> FrameHeader:
+    return FrameHeader(
+        frame=None,
+        position=_position(ds),
+        orientation=_orientation(ds),
+        pixel_spacing=_pixel_spacing(ds),
+        spacing_between=number(ds, "SpacingBetweenSlices"),
+        image_type=texts(ds, "ImageType"),
+        contrast=_named(ds, CONTRAST),
+        repeat=_named(ds, REPEAT),
+    )
+
+
+def frame_group(ds: Dataset, frame: int, macro: str) -> Dataset:
+    """A functional group of one frame: the frame's own, else the shared one, else an empty one (PS3.3 C.7.6.16.1)."""
+    for holder in (items(ds, "PerFrameFunctionalGroupsSequence")[frame], *items(ds, "SharedFunctionalGroupsSequence")):
+        found = items(holder, macro)
+        if found:
+            return found[0]
+    return Dataset()
+
+
+FRAME_TYPE_MACROS = {"MR": "MRImageFrameTypeSequence", "CT": "CTImageFrameTypeSequence", "PT": "PETFrameTypeSequence"}
+
+
+def _enhanced_frames(ds: Dataset) -> tuple[FrameHeader, ...]:
+    count = whole(ds, "NumberOfFrames")
+    if count != len(items(ds, "PerFrameFunctionalGroupsSequence")):
+        raise HeaderError("NumberOfFrames is not the number of items of PerFrameFunctionalGroupsSequence")
+    pointers = [int(item.get("DimensionIndexPointer", 0) or 0) for item in items(ds, "DimensionIndexSequence")]
+    return tuple(_enhanced_frame(ds, frame, pointers) for frame in range(count))
+
+
+def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader:
+    def group(macro: str) -> Dataset:
+        return frame_group(ds, frame, macro)
+
+    modality = MODALITY_OF_CLASS[text(ds, "SOPClassUID")]
+    content, measures = group("FrameContentSequence"), group("PixelMeasuresSequence")
+    contrast = [
+        *_named(content, ("StackID",)),
+        *((("EchoTime", value),) if (value := _rounded(group("MREchoSequence"), "EffectiveEchoTime")) else ()),
+        *_named(group("MRDiffusionSequence"), ("DiffusionBValue",)),
+        *_named(group("MRModifierSequence"), ("InversionTimes",)),
+        *_named(group("CTReconstructionSequence"), ("ConvolutionKernel",)),
+    ]
+    repeat = [
+        *_named(content, ("TemporalPositionIndex",)),
+        *_named(group("CardiacSynchronizationSequence"), ("NominalCardiacTriggerDelayTime",)),
+        *_dimensions(content, pointers),
+        *_named(content, ("FrameAcquisitionNumber", "FrameReferenceDateTime", "FrameAcquisitionDateTime")),
+    ]
+    return FrameHeader(
+        frame=frame,
+        position=_position(group("PlanePositionSequence")),
+        orientation=_orientation(group("PlaneOrientationSequence")),
+        pixel_spacing=_pixel_spacing(measures),
+        spacing_between=number(measures, "SpacingBetweenSlices"),
+        image_type=texts(group(FRAME_TYPE_MACROS.get(modality, "")), "FrameType") or texts(ds, "ImageType"),
+        contrast=tuple(contrast),
+        repeat=tuple(repeat),
+    )
+
+
+# Where in the stack a frame lies is no selector: StackID, InStackPositionNumber, ImagePositionPatient.
+POSITION_POINTERS = (0x00209056, 0x00209057, 0x00200032)
+
+
+def _dimensions(content: Dataset, pointers: list[int]) -> list[tuple[str, str]]:
+    values = numbers(content, "DimensionIndexValues")
+    if len(values) != len(pointers):
+        return []
+    return [
+        (pydicom.datadict.keyword_for_tag(pointer) or f"{pointer:08X}", str(int(value)))
+        for pointer, value in zip(pointers, values, strict=True)
+        if pointer not in POSITION_POINTERS
+    ]
+
+
+def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
+    """Slice k of a reconstruction lies k times Spacing Between Slices along the normal from the detector's position.
+
+    A negative spacing stacks against the normal.
+    """
+    image_type = texts(ds, "ImageType")
+    if not {"RECON TOMO", "RECON GATED TOMO"} & set(image_type):
+        found = "\\".join(image_type) or "nothing"
+        raise Problem("E_NOT_TOMOGRAPHIC", f"Image Type is {found}", path).error()
+    count = whole(ds, "NumberOfFrames") or 0
+    slices = numbers(ds, "SliceVector")
+    detectors = items(ds, "DetectorInformationSequence")
+    if count < 1 or len(slices) != count:
+        raise HeaderError("SliceVector does not have one value for each of NumberOfFrames")
+    position = _position(detectors[0]) if detectors else None
+    orientation = _orientation(detectors[0]) if detectors else None
+    step = number(ds, "SpacingBetweenSlices") or number(ds, "SliceThickness")
+    vectors = [(name, values) for name in NM_VECTORS if len(values := numbers(ds, name)) == count]
+    frames = []
+    for frame in range(count):
+        placed = None
+        if position is not None and orientation is not None and step:
+            normal = np.cross(orientation[:3], orientation[3:])
+            x, y, z = (float(v) for v in np.array(position) + (slices[frame] - 1) * step * normal)
+            placed = (x, y, z)
+        frames.append(
+            FrameHeader(
+                frame=frame,
+                position=placed,
+                orientation=orientation,
+                pixel_spacing=_pixel_spacing(ds),
+                spacing_between=None,
+                image_type=image_type,
+                contrast=tuple((name, str(int(values[frame]))) for name, values in vectors),
+                repeat=(),
+            )
+        )
+    return tuple(frames)
+
+
+def _named(ds: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    pairs = ((keyword, _rounded(ds, keyword)) for keyword in keywords if keyword in ds)
+    return tuple((keyword, value) for keyword, value in pairs if value)
+
+
+def _rounded(ds: Dataset, keyword: str) -> str:
+    """A selector's value as text. Echo and inversion times jitter from slice to slice: 0.1 ms is enough."""
+    if keyword in ("EchoTime", "EffectiveEchoTime", "InversionTime", "InversionTimes"):
+        return "/".join(f"{round(value, 1):g}" for value in numbers(ds, keyword))
+    return text(ds, keyword).replace("\\", "/")
+
+
+def _position(ds: Dataset) -> Vector3 | None:
+    values = numbers(ds, "ImagePositionPatient")
+    return (values[0], values[1], values[2]) if len(values) == 3 else None
+
+
+def _orientation(ds: Dataset) -> tuple[float, ...] | None:
+    values = numbers(ds, "ImageOrientationPatient")
+    return values if len(values) == 6 else None
+
+
+def _pixel_spacing(ds: Dataset) -> tuple[float, float] | None:
+    values = numbers(ds, "PixelSpacing")
+    return (values[0], values[1]) if len(values) == 2 and min(values) > 0 else None
+
+
+# ------------------------------------------------------------------------------------------------ what spoils a file
+
+
+def _unusable(ds: Dataset, path: Path, frames: tuple[FrameHeader, ...]) -> Problem | None:
+    photometric = text(ds, "PhotometricInterpretation")
+    if whole(ds, "SamplesPerPixel") != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        return Problem("E_COLOUR", f"Photometric Interpretation is {photometric or 'missing'}", path)
+    if any("MOSAIC" in frame.image_type for frame in frames):
+        return Problem("E_MOSAIC", "Image Type says MOSAIC", path)
+    allocated, stored, high = whole(ds, "BitsAllocated"), whole(ds, "BitsStored"), whole(ds, "HighBit")
+    if allocated not in (8, 16, 32) or not stored or stored > allocated or high != stored - 1:
+        return Problem(
+            "E_HEADER",
+            f"Bits Allocated {allocated}, Bits Stored {stored} and High Bit {high} do not fit together",
+            path,
+        )
+    if whole(ds, "PixelRepresentation") not in (0, 1):
+        return Problem("E_HEADER", "Pixel Representation is missing", path)
+    return None
+
+
+def _short_pixels(
+    ds: FileDataset,
+    path: Path,
+    rows: int,
+    columns: int,
+    frames: tuple[FrameHeader, ...],
+    after_header: bytes | None,
+    remaining: int,
+) -> Problem | None:
+    """Whether the file is too short for its Pixel Data, seen without reading it."""
+    if after_header is None:
+        return None
+    big = ds.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
+    tag = b"\x7f\xe0\x00\x10" if big else b"\xe0\x7f\x10\x00"
+    if after_header[:4] != tag:
+        return Problem("E_PIXEL_DATA", "there is no Pixel Data", path)
+    if ds.file_meta.TransferSyntaxUID.is_encapsulated:
+        return None
+    expected = rows * columns * len(frames) * (whole(ds, "BitsAllocated") or 0) // 8
+    length = remaining - (8 if ds.file_meta.TransferSyntaxUID.is_implicit_VR else 12)
+    if length < expected:
+        return Problem("E_PIXEL_DATA", f"Pixel Data has {max(length, 0)} bytes instead of {expected}", path)
+    return None
+
+
+# ------------------------------------------------------------------------------------------------ what it is
+
+
+def _own_output(ds: Dataset) -> bool:
+    return text(ds, "ManufacturerModelName") == OWN_MODEL_NAME or any(
+        text(item, "CodingSchemeDesignator") == OWN_SCHEME and text(item, "CodeValue") == FUSION.value
+        for item in items(ds, "DerivationCodeSequence")
+    )
+
+
+def _t1_weighted(ds: Dataset) -> bool:
+    """A guess for choosing among candidates: by name, else a spin echo of short repetition and echo time."""
+    names = " ".join(text(ds, key) for key in ("SeriesDescription", "ProtocolName", "SequenceName"))
+    if re.search(r"(?<![a-z0-9])(t2|flair|dwi|pd)", names, re.I):
+        return False
+    if T1_TEXT.search(names):
+        return True
+    repetition, echo = number(ds, "RepetitionTime"), number(ds, "EchoTime")
+    return "SE" in texts(ds, "ScanningSequence") and 0 < (repetition or 0) < 1000 and 0 < (echo or 0) < 30
+
+
+def _acquired(ds: Dataset) -> str:
+    """``YYYYMMDDHHMMSS`` of the series, else the study; ``""`` if neither has a date."""
+    for kind in ("Series", "Study"):
+        date, time = text(ds, f"{kind}Date"), text(ds, f"{kind}Time")
+        if re.fullmatch(r"\d{8}", date):
+            return date + (re.sub(r"\D", "", time) + "000000")[:6]
+    return ""
