@@ -6,7 +6,7 @@ from enum import Enum
 
 from .i18n import _
 
-__all__ = ["CompareWith", "CTWindow", "Device", "Modality"]
+__all__ = ["CTWindow", "CompareWith", "Device", "Modality"]
 
 
 class Modality(Enum):

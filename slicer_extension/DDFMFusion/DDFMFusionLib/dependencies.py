@@ -165,4 +165,4 @@ def _minimum(requirements: Path) -> tuple[int, ...]:
 
 
 def _as_numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

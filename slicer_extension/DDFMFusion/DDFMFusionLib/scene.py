@@ -23,6 +23,7 @@ __all__ = [
     "FusedNodes",
     "add_results",
     "export_pair",
+    "load_volume",
     "modality_of",
     "on_same_grid",
     "overlap",
@@ -61,7 +62,7 @@ class FusedNodes:
     uncertainty: slicer.vtkMRMLScalarVolumeNode | None
 
 
-# -- Questions about volumes ------------------------------------------------------------------------------------------
+# -- Questions about volumes -----------------------------------------------------------------------
 
 
 def why_unusable(node: slicer.vtkMRMLVolumeNode) -> str:
@@ -103,7 +104,7 @@ def patients_differ(reference: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLV
     return all(patients) and patients[0] != patients[1]
 
 
-# -- Out ----------------------------------------------------------------------------------------------------------------
+# -- Out -------------------------------------------------------------------------------------------
 
 
 def export_pair(reference: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolumeNode, folder: Path) -> ExportedPair:
@@ -124,7 +125,7 @@ def export_pair(reference: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolum
         return ExportedPair(reference_file, second_file, frame.GetID() if frame else None)
 
 
-# -- Back ---------------------------------------------------------------------------------------------------------------
+# -- Back ------------------------------------------------------------------------------------------
 
 
 def add_results(
@@ -144,15 +145,13 @@ def add_results(
     sources = [slicer.mrmlScene.GetNodeByID(node_id) for node_id in (reference_id, second_id)]
     names = [node.GetName() if node else _("(deleted)") for node in sources]
     name = _("{reference} + {second} fused").format(reference=names[0], second=names[1])
-    fused = _load(outputs["fused"], name)
+    fused = load_volume(outputs["fused"], name)
     _describe(fused, sources, pair, provenance)
-    fused.SetDescription(
-        _("DDFM fusion for display. Not for diagnosis, not for measurement: grey values have no unit.")
-    )
+    fused.SetDescription(_("DDFM fusion for display. Not for diagnosis or measurement: grey values have no unit."))
     _set_display(fused, GREY, 0.0, 1.0)
     uncertainty = None
     if "uncertainty" in outputs:
-        uncertainty = _load(outputs["uncertainty"], _("{name} uncertainty").format(name=fused.GetName()))
+        uncertainty = load_volume(outputs["uncertainty"], _("{name} uncertainty").format(name=fused.GetName()))
         _describe(uncertainty, sources, pair, provenance)
         uncertainty.SetDescription(_("Spread (standard deviation) of several DDFM samples. Not for diagnosis."))
         highest = float(slicer.util.arrayFromVolume(uncertainty).max())
@@ -170,7 +169,7 @@ def set_opacity(opacity: float) -> None:
     slicer.util.setSliceViewerLayers(foregroundOpacity=opacity)
 
 
-# -- Pieces -------------------------------------------------------------------------------------------------------------
+# -- Pieces ----------------------------------------------------------------------------------------
 
 
 def _shape(node: slicer.vtkMRMLVolumeNode) -> tuple[int, int, int]:
@@ -217,13 +216,15 @@ def _unwarped(node: slicer.vtkMRMLVolumeNode) -> Iterator[slicer.vtkMRMLVolumeNo
         slicer.mrmlScene.RemoveNode(copy)
 
 
-def _load(path: Path, name: str) -> slicer.vtkMRMLScalarVolumeNode:
-    logic = slicer.vtkSlicerVolumesLogic()
-    logic.SetMRMLScene(slicer.mrmlScene)
-    node = logic.AddArchetypeVolume(str(path), slicer.mrmlScene.GenerateUniqueName(name))
+def load_volume(path: Path, name: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """Read a volume file that is about to be removed; a name that is taken gets a number. To the scene, the volume is new, unsaved data.
+
+    Raises:
+        RuntimeError: the file cannot be read.
+    """
+    node = slicer.modules.volumes.logic().AddArchetypeVolume(str(path), name)
     if node is None:
-        raise RuntimeError(_("The fused volume could not be read from {path}").format(path=path))
-    # The file is about to be removed: from now on the volume is new, unsaved data.
+        raise RuntimeError(_("The volume could not be read from {path}").format(path=path))
     slicer.mrmlScene.RemoveNode(node.GetStorageNode())
     return node
 
