@@ -41,16 +41,17 @@ def evaluate(
     Prints the field's metrics beside those of the pixelwise maximum and mean of the same sources, without which the
     figures say little. The sources are brought to 0..255 and onto the first one's grid as `ddfm fuse` does it.
     """
+    from ddfm_monai.files import check_writable_target
+
+    for path in filter(None, (csv, json, html)):
+        check_writable_target(path, overwrite)
+
     from rich.console import Console
 
-    from ddfm_monai.files import check_writable_target
     from ddfm_monai.metrics.files import match_files
     from ddfm_monai.metrics.html import html_report
     from ddfm_monai.metrics.tables import csv_text, json_text, terminal_table
 
-    outputs = [(path, text) for path, text in ((csv, csv_text), (json, json_text), (html, html_report)) if path]
-    for path, _ in outputs:
-        check_writable_target(path, overwrite)
     pairs, lonely = match_files(fused, a, b)
     messages = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     if lonely:
@@ -69,8 +70,9 @@ def evaluate(
     if evaluations:
         Console().print(terminal_table(evaluations))
         typer.echo("maximum, mean: of the same sources, pixel by pixel. Not for diagnostic use.")
-    for path, text in outputs if evaluations else ():
-        _write(path, text(evaluations))
+        for path, text in ((csv, csv_text), (json, json_text), (html, html_report)):
+            if path:
+                _write(path, text(evaluations))
     if len(evaluations) == len(pairs):
         return ExitCode.DONE
     return ExitCode.SOME_FAILED if evaluations else ExitCode.ALL_FAILED

@@ -1,0 +1,226 @@
+"""``ddfm evaluate`` on real files: what it prints, what it writes, and its exit codes."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddfm_monai.cli import main
+from ddfm_monai.metrics import METRIC_NAMES, evaluate_pair
+from ddfm_monai.volumes import choose_scaling, colour, make_volume, read_volume, resample_to, write_volume
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ddfm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process: exit code, standard output, standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ddfm", "evaluate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main.main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def fused(pair: tuple[Path, Path], tmp_path: Path) -> Path:
+    """The pixelwise maximum of the scaled pair, in [0, 1], as `ddfm fuse` would write it."""
+    volumes = [read_volume(path) for path in pair]
+    a, b = (choose_scaling(volume).apply(volume) for volume in volumes)
+    write_volume(make_volume(np.maximum(a.numpy(), b.numpy()), volumes[0].affine), tmp_path / "fused.nii.gz")
+    return tmp_path / "fused.nii.gz"
+
+
+def metrics_in(path: Path) -> dict[str, float]:
+    row = next(csv.DictReader(path.open()))
+    return {name: float(value) for name, value in row.items() if name != "name"}
+
+
+def save_pictures(folder: Path, **pictures: np.ndarray) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, array in pictures.items():
+        Image.fromarray(array).save(folder / f"{name}.png")
+
+
+def picture(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape or (40, 52)).astype(np.uint8)
+
+
+# --- what comes out
+
+
+def test_table_csv_json_and_html_of_a_volume(ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path) -> None:
+    files = {kind: tmp_path / f"out/quality.{kind}" for kind in ("csv", "json", "html")}
+    options = (x for kind, path in files.items() for x in (f"--{kind}", path))
+    code, out, _ = ddfm(fused, *pair, *options)
+    assert code == 0
+    assert all(name in out for name in (*METRIC_NAMES, "coherence", "maximum", "mean"))
+
+    content = json.loads(files["json"].read_text())
+    (found,) = content["pairs"]
+    assert found["name"] == "fused" and len(found["slices"]) == 6
+    for name in METRIC_NAMES:
+        per_slice = [row[name] for row in found["slices"].values()]
+        assert found["metrics"][name] == pytest.approx(np.mean(per_slice))
+        assert found["metrics"][name] == pytest.approx(found["baselines"]["maximum"][name])
+    assert metrics_in(files["csv"]) == pytest.approx(found["metrics"])
+
+    report = files["html"].read_text()
+    assert "http" not in report.lower()
+    pictures = [Image.open(io.BytesIO(base64.b64decode(x))) for x in re.findall(r"base64,([^']+)'", report)]
+    assert len(pictures) == 9 and all(image.size == (56, 64) for image in pictures)
+    assert all(np.ptp(np.asarray(image)) > 100 for image in pictures)
+    assert all(name in report for name in METRIC_NAMES) and "rewards wrongly" in report
+
+
+def test_pictures_give_exactly_what_their_arrays_give(ddfm: Run, tmp_path: Path) -> None:
+    arrays = {name: picture(k) for k, name in enumerate(("fused", "a", "b"))}
+    save_pictures(tmp_path, **arrays)
+    code, _, _ = ddfm(*(tmp_path / f"{name}.png" for name in arrays), "--csv", tmp_path / "q.csv")
+    assert code == 0
+    assert metrics_in(tmp_path / "q.csv") == pytest.approx(evaluate_pair(*arrays.values()))
+
+
+def test_second_source_on_another_grid_is_resampled_as_the_fusion_does(
+    ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path
+) -> None:
+    moved = nib.load(pair[1])
+    affine = moved.affine.copy()
+    affine[:3, :2] *= 1.5
+    finer = resample_to(read_volume(pair[1]), make_volume(np.zeros((1, 38, 43, 6)), affine), fill=-1000.0)
+    write_volume(finer, tmp_path / "other_ct.nii.gz")
+    code, _, err = ddfm(fused, pair[0], tmp_path / "other_ct.nii.gz", "--csv", tmp_path / "q.csv")
+    assert code == 0, err
+    assert metrics_in(tmp_path / "q.csv")["CC"] > 0.8
+
+
+def test_a_flipped_fused_file_is_brought_back_and_said_so(
+    ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path
+) -> None:
+    nib.save(nib.load(fused).as_reoriented([[0, -1], [1, 1], [2, 1]]), tmp_path / "flipped.nii.gz")
+    code, out, err = ddfm(tmp_path / "flipped.nii.gz", *pair)
+    assert code == 0, err
+    assert "another grid" in err
+    rows = [line.split() for line in out.splitlines() if "SSIM_range255" in line]
+    assert rows[0][3] == rows[0][5]  # the fused column equals the maximum's
+
+
+def test_colour_result_has_a_hue_error(ddfm: Run, tmp_path: Path) -> None:
+    mri, pet = picture(0), np.stack([picture(1) // 2 + 100, picture(2) // 4, picture(3) // 4], axis=-1)
+    kept = colour.with_luma(make_volume(np.moveaxis(pet, -1, 0)[..., None], np.eye(4)), make_volume(
+        np.maximum(mri, 90)[None, ..., None] / 255, np.eye(4)))  # fmt: skip
+    as_picture = np.moveaxis(np.rint(kept.numpy())[..., 0], 0, -1).astype(np.uint8)
+    save_pictures(tmp_path, mri=mri, pet=pet, kept=as_picture, lost=as_picture[..., ::-1])
+    errors = {}
+    for name in ("kept", "lost"):
+        code, _, err = ddfm(tmp_path / f"{name}.png", tmp_path / "mri.png", tmp_path / "pet.png",
+                            "--csv", tmp_path / f"{name}.csv", "--html", tmp_path / f"{name}.html")  # fmt: skip
+        assert code == 0, err
+        errors[name] = metrics_in(tmp_path / f"{name}.csv")["hue_error"]
+    assert errors["kept"] < 5 and errors["lost"] > 20
+
+
+# --- folders
+
+
+def test_folders_match_by_name(ddfm: Run, tmp_path: Path) -> None:
+    save_pictures(tmp_path / "a", one=picture(0), two=picture(1), three=picture(2))
+    save_pictures(tmp_path / "b", one=picture(3), two=picture(4))
+    save_pictures(tmp_path / "f", one=picture(5), two=picture(6))
+    (tmp_path / "f/one.json").write_text("{}")
+    folders = [tmp_path / name for name in "fab"]
+    code, out, err = ddfm(*folders, "--csv", tmp_path / "q.csv", "--html", tmp_path / "q.html")
+    assert code == 0
+    assert "three" in err and "mean of 2 pairs" in out
+    assert [row["name"] for row in csv.DictReader((tmp_path / "q.csv").open())] == ["one", "two"]
+    assert (tmp_path / "q.html").read_text().count("base64,") == 6
+
+
+def test_one_bad_pair_of_several_is_named_and_the_rest_is_measured(ddfm: Run, tmp_path: Path) -> None:
+    for k, folder in enumerate("fab"):
+        save_pictures(tmp_path / folder, good=picture(k), bad=picture(k, 40, 52 + k))
+    folders = [tmp_path / name for name in "fab"]
+    code, _, err = ddfm(*folders, "--csv", tmp_path / "q.csv")
+    assert code == 4 and "bad:" in err and "size" in err
+    assert [row["name"] for row in csv.DictReader((tmp_path / "q.csv").open())] == ["good"]
+    (tmp_path / "a/good.png").unlink()
+    assert ddfm(*folders)[0] == 5
+
+
+def test_volume_wins_over_the_preview_beside_it(
+    ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path
+) -> None:
+    for folder, source in zip("fab", (fused, *pair), strict=True):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "head.nii.gz").write_bytes(source.read_bytes())
+    save_pictures(tmp_path / "f", head=picture(0))
+    code, out, err = ddfm(*(tmp_path / name for name in "fab"), "--second-kind", "ct")
+    assert code == 0, err
+    assert "coherence" in out
+
+
+def test_nothing_in_common(ddfm: Run, tmp_path: Path) -> None:
+    for folder in "fab":
+        save_pictures(tmp_path / folder, **{f"only_{folder}": picture(0)})
+    code, _, err = ddfm(*(tmp_path / name for name in "fab"))
+    assert code == 3 and "Nothing to evaluate" in err
+
+
+# --- what cannot be measured
+
+
+def test_missing_file_mixed_call_and_bad_option_are_wrong_use(
+    ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path
+) -> None:
+    code, _, err = ddfm(fused, pair[0], tmp_path / "absent.nii.gz")
+    assert code == 2 and "absent.nii.gz" in err
+    code, _, err = ddfm(tmp_path, *pair)
+    assert code == 2 and "three folders" in err
+    assert ddfm(fused, *pair, "--second-kind", "xray")[0] == 2
+    assert ddfm(fused, *pair, "--window", "wide")[0] == 2
+
+
+def test_existing_output_is_kept_without_overwrite(
+    ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "q.csv"
+    target.write_text("mine")
+    code, _, err = ddfm(fused, *pair, "--csv", target)
+    assert code == 2 and "--overwrite" in err and target.read_text() == "mine"
+    assert ddfm(fused, *pair, "--csv", target, "--overwrite")[0] == 0
+    assert metrics_in(target)["SD"] > 0
+
+
+def test_sources_in_the_wrong_place_are_noticed(ddfm: Run, pair: tuple[Path, Path], fused: Path) -> None:
+    code, _, err = ddfm(pair[1], pair[0], fused)  # CT in HU where the fused file belongs
+    assert code == 5 and "FUSED A B" in err
+
+
+def test_truncated_file_is_named(ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(fused.read_bytes()[:2000])
+    code, _, err = ddfm(broken, *pair, "--csv", tmp_path / "q.csv")
+    assert code == 5 and "broken.nii.gz" in err and "Traceback" not in err
+    assert not (tmp_path / "q.csv").exists()
+
+
+def test_the_installed_command_explains_itself() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ddfm_monai", "evaluate", "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(option in done.stdout for option in ("--csv", "--json", "--html", "--second-kind"))
