@@ -1,17 +1,52 @@
-"""A sub-series to a volume: pixels by pydicom, values rescaled slice by slice, geometry from the slice positions."""
+"""A sub-series to a volume: pixels by pydicom, values rescaled slice by slice, geometry from the slice positions.
+
+Libraries that read a series in one call give a wrong volume without an exception for many bad series (a missing slice,
+gantry tilt, a truncated file...), so the volume is built here, and every doubt is an error.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai.data import MetaTensor
-from pydicom.dataset import Dataset
+import numpy as np
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels import get_decoder, iter_pixels
 
-from ddfm_monai.dicom.errors import Problem
-from ddfm_monai.dicom.subseries import SubSeries
+from ddfm_monai.dicom.errors import DicomError, Problem
+from ddfm_monai.dicom.flatten import flat_header
+from ddfm_monai.dicom.headers import (
+    HeaderError,
+    ImageHeader,
+    frame_group,
+    image_header,
+    items,
+    number,
+    open_dataset,
+    quiet_pydicom,
+    text,
+    whole,
+)
+from ddfm_monai.dicom.scan import ScanResult, scan_file, scan_folder
+from ddfm_monai.dicom.subseries import Slice, SubSeries
+from ddfm_monai.errors import UsageError
+from ddfm_monai.progress import Progress, ProgressCallback, silent
+from ddfm_monai.volumes.io import make_volume
 
 __all__ = ["DicomVolume", "read_folder", "read_folder_series", "read_subseries"]
+
+AIR = -1024.0
+"""What CT padding becomes, HU; padding of other modalities becomes 0."""
+
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+ALWAYS_LOSSY = ("1.2.840.10008.1.2.4.50", JPEG_EXTENDED)
+PERHAPS_LOSSY = ("1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
+RLE = "1.2.840.10008.1.2.5"
 
 
 @dataclass(frozen=True)
@@ -19,12 +54,12 @@ class DicomVolume:
     """A volume read from DICOM, with the headers its result is to be derived from.
 
     Args:
-        volume: ``(1, X, Y, Z)`` float32 (X columns, Y rows, Z slices), rescaled values (CT: HU; PET: the unit of
-            Units; MR: none), ``affine`` 4x4 float64 to RAS mm, ``meta["space"] = "RAS"``.
+        volume: ``(1, X, Y, Z)`` float32 (X columns, Y rows, Z slices), rescaled values, ``affine`` 4x4 float64 to
+            RAS mm, ``meta["space"] = "RAS"``.
         subseries: what it was read from. ``subseries.slices[z]`` is slice z of the volume.
         headers: one Dataset per slice, in the order of Z, without pixels. Of a multi-frame object each is a flat
-            header as of a single-frame image: the frame's Image Position, Orientation, Pixel Spacing, Slice Thickness
-            and, for MR, its times stand at the top level, and the functional groups are gone.
+            header as of a single-frame image (see :func:`~ddfm_monai.dicom.flatten.flat_header`).
+        units: of the values: ``"HU"`` for CT, the attribute Units for PET (``"BQML"``...), ``""`` for MR and NM.
         lossy: a source file was compressed with loss, now or earlier.
         warnings: remarks from scan and reading.
     """
@@ -32,19 +67,214 @@ class DicomVolume:
     volume: MetaTensor
     subseries: SubSeries
     headers: tuple[Dataset, ...]
+    units: str
     lossy: bool
     warnings: tuple[Problem, ...]
 
 
-def read_subseries(subseries: SubSeries) -> DicomVolume:
+@dataclass(frozen=True)
+class _File:
+    """The wanted frames of one file."""
+
+    values: NDArray[np.float32]  # (frames, rows, columns), rescaled
+    padded: int
+    headers: list[Dataset]
+    lossy: bool
+
+
+def read_subseries(subseries: SubSeries, progress: ProgressCallback = silent) -> DicomVolume:
     """Read the pixels of a sub-series and build its volume.
 
-    Every file is checked against the scan. The volume is right, or an error is raised.
+    Every file is checked against the scan. The volume is right, or an error is raised. MR stored as MONOCHROME1 is
+    inverted within its range, so that bright tissue is bright; values that have a unit are never inverted.
 
     Raises:
         DicomError: with the code of the reason; names the file.
     """
-    raise NotImplementedError
+    if subseries.problem is not None or subseries.grid is None:
+        raise (subseries.problem or Problem("E_NO_GEOMETRY", "there is no grid")).error()
+    columns, rows, count = subseries.grid.shape
+    stack = np.empty((count, rows, columns), np.float32)
+    headers: list[Dataset] = [Dataset()] * count
+    padded, lossy, warnings = 0, False, list(subseries.warnings)
+    places: dict[Path, list[int]] = defaultdict(list)
+    for z, item in enumerate(subseries.slices):
+        places[item.path].append(z)
+    done = 0
+    for path, zs in places.items():
+        zs.sort(key=lambda z: subseries.slices[z].frame or 0)
+        slices = [subseries.slices[z] for z in zs]
+        file = _read_file(path, slices, subseries)
+        for copy in slices[0].copies:
+            _check_copy(file, _read_file(copy, slices, subseries), copy)
+        stack[zs] = file.values
+        for z, header in zip(zs, file.headers, strict=True):
+            headers[z] = header
+        padded += file.padded
+        lossy = lossy or file.lossy
+        done += len(zs)
+        progress(Progress("read", done, count, f"{done} of {count} slices"))
+    if padded:
+        warnings.append(Problem("W_PADDING", f"{padded} pixels are padding"))
+    if subseries.kind == "mr" and any(warning.code == "W_MONOCHROME1" for warning in warnings):
+        stack = stack.max() + stack.min() - stack
+    volume = make_volume(
+        np.ascontiguousarray(stack.transpose(2, 1, 0))[None],
+        subseries.grid.affine,
+        filename_or_obj=str(subseries.slices[0].path.parent),
+    )
+    return DicomVolume(volume, subseries, tuple(headers), _units(subseries, headers[0]), lossy, tuple(warnings))
+
+
+def _units(subseries: SubSeries, header: Dataset) -> str:
+    if subseries.kind == "ct":
+        return text(header, "RescaleType").upper() or "HU"
+    return text(header, "Units").upper() if subseries.kind == "pet" else ""
+
+
+def _check_copy(file: _File, copy: _File, path: Path) -> None:
+    if not np.array_equal(file.values, copy.values):
+        found = "the file has the SOP Instance UID of another file, but other pixels"
+        raise Problem("E_DUPLICATE_INSTANCE", found, path).error()
+
+
+# ------------------------------------------------------------------------------------------------ one file
+
+
+def _read_file(path: Path, slices: Sequence[Slice], subseries: SubSeries) -> _File:
+    """Frames of one file, in the order of ``slices``, checked against the scan."""
+    try:
+        with quiet_pydicom():
+            ds = open_dataset(path, path, stop_before_pixels=False)
+            image = image_header(ds, path, None, 0)
+            _check_unchanged(image, slices, subseries)
+            frames = [item.frame or 0 for item in slices]
+            stored = _stored(ds, image, frames)
+            rescaled = [_rescaled(ds, frame, array, subseries) for frame, array in zip(frames, stored, strict=True)]
+            lossy = _lossy(ds)
+            for keyword in ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+                ds.pop(keyword, None)
+            headers = [flat_header(ds, item) for item in slices]
+    except FileNotFoundError as error:
+        raise Problem("E_CHANGED", "the file is gone", path).error() from error
+    except OSError as error:
+        raise Problem("E_UNREADABLE_FILE", f"the file cannot be read ({error.strerror})", path).error() from error
+    except HeaderError as error:
+        raise Problem("E_HEADER", str(error), path).error() from error
+    values = np.stack([item[0] for item in rescaled])
+    if not np.isfinite(values).all():
+        raise Problem("E_NOT_FINITE", f"{int((~np.isfinite(values)).sum())} values are not finite", path).error()
+    return _File(values, sum(item[1] for item in rescaled), headers, lossy)
+
+
+def _check_unchanged(image: ImageHeader, slices: Sequence[Slice], subseries: SubSeries) -> None:
+    if image.problem is not None:
+        raise image.problem.error()
+    same = (
+        image.sop_instance_uid == slices[0].sop_instance_uid
+        and image.series_uid == subseries.key.series_uid
+        and (image.rows, image.columns) == (subseries.rows, subseries.columns)
+        and all((item.frame or 0) < len(image.frames) for item in slices)
+        and all(image.frames[item.frame or 0].position == item.position for item in slices)
+    )
+    if not same:
+        raise Problem("E_CHANGED", "the file is not the one that was scanned", image.path).error()
+
+
+def _stored(ds: FileDataset, image: ImageHeader, frames: list[int]) -> list[NDArray]:
+    """Stored values of the wanted frames, each ``(rows, columns)``."""
+    _check_decoder(ds, image.path)
+    _check_complete(ds, image)
+    syntax = ds.file_meta.TransferSyntaxUID
+    try:
+        arrays = list(iter_pixels(ds, indices=frames, raw=True))
+    except Exception as error:  # decoders raise almost anything on broken bytes
+        code = "E_DECODER" if syntax == JPEG_EXTENDED else "E_PIXEL_DATA"
+        found = f"Pixel Data ({syntax.name}) cannot be decoded ({type(error).__name__})"
+        raise Problem(code, found, image.path).error() from error
+    if len(arrays) != len(frames) or any(array.shape != (image.rows, image.columns) for array in arrays):
+        raise Problem("E_PIXEL_DATA", "the decoded size is not Rows x Columns", image.path).error()
+    return arrays
+
+
+def _check_decoder(ds: FileDataset, path: Path) -> None:
+    syntax = ds.file_meta.TransferSyntaxUID
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        available = False
+    if not available:
+        name = syntax.name if syntax.name != syntax else "unknown"
+        raise Problem("E_DECODER", f"no decoder for Transfer Syntax {syntax} ({name})", path).error()
+
+
+def _check_complete(ds: FileDataset, image: ImageHeader) -> None:
+    """Decoders fill what is missing at the end of a code stream with anything: look for its end marker first."""
+    if "PixelData" not in ds or not ds.PixelData:
+        raise Problem("E_PIXEL_DATA", "there is no Pixel Data", image.path).error()
+    syntax = ds.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated:
+        expected = image.rows * image.columns * len(image.frames) * (whole(ds, "BitsAllocated") or 0) // 8
+        if len(ds.PixelData) < expected:
+            found = f"Pixel Data has {len(ds.PixelData)} bytes instead of {expected}"
+            raise Problem("E_PIXEL_DATA", found, image.path).error()
+        return
+    try:
+        streams = list(generate_frames(ds.PixelData, number_of_frames=len(image.frames)))
+    except Exception as error:  # broken item structure
+        found = f"Pixel Data is not a sequence of fragments ({type(error).__name__})"
+        raise Problem("E_PIXEL_DATA", found, image.path).error() from error
+    cut = [at for at, stream in enumerate(streams) if not stream.rstrip(b"\0").endswith(b"\xff\xd9")]
+    if len(streams) != len(image.frames) or (cut and syntax != RLE):
+        raise Problem("E_PIXEL_DATA", "a compressed frame is incomplete", image.path).error()
+
+
+def _rescaled(ds: Dataset, frame: int, stored: NDArray, subseries: SubSeries) -> tuple[NDArray[np.float32], int]:
+    """Values of one frame by its own Rescale Slope and Intercept, and how many were padding."""
+    slope, intercept = _rescale(ds, frame)
+    padding = _padding(ds, stored)
+    with np.errstate(over="ignore"):  # what overflows is refused as not finite
+        values = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+    values[padding] = AIR if subseries.kind == "ct" else 0.0
+    return values, int(padding.sum())
+
+
+def _rescale(ds: Dataset, frame: int) -> tuple[float, float]:
+    if items(ds, "ModalityLUTSequence"):
+        raise DicomError(Problem("E_MODALITY_LUT", "Modality LUT Sequence is present", Path(str(ds.filename))))
+    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
+    holder = frame_group(ds, frame, "PixelValueTransformationSequence") if enhanced else ds
+    if "RescaleSlope" not in holder:
+        holder = ds
+    slope, intercept = number(holder, "RescaleSlope"), number(holder, "RescaleIntercept")
+    if slope == 0:
+        raise HeaderError("RescaleSlope is 0")
+    return 1.0 if slope is None else slope, intercept or 0.0
+
+
+def _padding(ds: Dataset, stored: NDArray) -> NDArray[np.bool_]:
+    """Where Pixel Padding Value (to Pixel Padding Range Limit) stands (PS3.3 C.7.5.1.1.2)."""
+    value = whole(ds, "PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, bool)
+    limit = whole(ds, "PixelPaddingRangeLimit")
+    ends = [_as_stored(end, stored.dtype) for end in (value, value if limit is None else limit)]
+    return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
+
+
+def _as_stored(value: int, dtype: np.dtype) -> int:
+    """A padding value in the signedness of the pixels: writers mix up US and SS."""
+    bits = 8 * dtype.itemsize
+    value %= 1 << bits
+    return value - (1 << bits) if dtype.kind == "i" and value >= 1 << (bits - 1) else value
+
+
+def _lossy(ds: FileDataset) -> bool:
+    flag, syntax = text(ds, "LossyImageCompression"), ds.file_meta.TransferSyntaxUID
+    return flag == "01" or syntax in ALWAYS_LOSSY or (syntax in PERHAPS_LOSSY and flag != "00")
+
+
+# ------------------------------------------------------------------------------------------------ one folder
 
 
 def read_folder_series(path: Path | str) -> DicomVolume:
@@ -57,7 +287,26 @@ def read_folder_series(path: Path | str) -> DicomVolume:
         DicomError: no such series (``E_NO_SERIES``, with the reasons), several (``E_SEVERAL_SERIES``), or one that
             cannot be read.
     """
-    raise NotImplementedError
+    source = Path(path)
+    if not source.exists():
+        raise UsageError(f"{source}: does not exist. Give a folder with one DICOM series, or a multi-frame file.")
+    scan = scan_folder(source) if source.is_dir() else scan_file(source)
+    return read_subseries(_only_series(scan, source))
+
+
+def _only_series(scan: ScanResult, path: Path) -> SubSeries:
+    readable = [item for item in scan.subseries if item.readable]
+    wanted = [item for item in readable if item.exclusion is None] or readable
+    if len(wanted) == 1:
+        return wanted[0]
+    if wanted:
+        names = "; ".join(f"{item.modality} {item.key.short()}" for item in wanted[:10])
+        raise Problem("E_SEVERAL_SERIES", f"{len(wanted)} series: {names}", path).error()
+    meant = [item for item in scan.subseries if item.exclusion is None] or list(scan.subseries)
+    if len(meant) == 1 and meant[0].problem is not None:
+        raise meant[0].problem.error()
+    reasons = [item.problem.code for item in scan.subseries if item.problem] or list(scan.counts()) or ["no files"]
+    raise Problem("E_NO_SERIES", f"no series can be read ({', '.join(sorted(set(reasons)))})", path).error()
 
 
 def read_folder(path: Path | str) -> MetaTensor:
