@@ -7,15 +7,21 @@ rewards wrongly.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ddfm_monai.metrics.coherence import through_plane_coherence
 from ddfm_monai.metrics.colour import hue_error
 from ddfm_monai.metrics.lesions import LESION_KINDS, lesion_probes, lesion_transfer, transferred
 from ddfm_monai.metrics.noise import noise_gain
 from ddfm_monai.metrics.pair import METRIC_NAMES, evaluate_pair, evaluate_slices
 
+if TYPE_CHECKING:
+    from ddfm_monai.metrics.cumulative import FusionQuality
+
 __all__ = [
     "LESION_KINDS",
     "METRIC_NAMES",
+    "FusionQuality",
     "evaluate_pair",
     "evaluate_slices",
     "hue_error",
@@ -25,3 +31,12 @@ __all__ = [
     "through_plane_coherence",
     "transferred",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`FusionQuality` needs MONAI; the functions need numpy and scipy only and stay quick to import."""
+    if name != "FusionQuality":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ddfm_monai.metrics.cumulative import FusionQuality
+
+    return FusionQuality
