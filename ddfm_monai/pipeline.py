@@ -218,7 +218,9 @@ def _prepare(
 
 
 def _digest(source: MetaTensor | str | Path, volume: MetaTensor) -> str:
-    """SHA-256 of the file, or of the voxels and the affine where there is no file."""
+    """SHA-256 of the file, as its reader noted it or as found; of voxels and affine where there is no file."""
+    if "sha256" in volume.meta:
+        return str(volume.meta["sha256"])
     if not isinstance(source, Tensor) and Path(source).is_file():
         return sha256_of(Path(source))
     digest = hashlib.sha256(np.ascontiguousarray(volume.as_tensor().cpu().numpy()).data)

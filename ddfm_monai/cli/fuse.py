@@ -88,7 +88,7 @@ def fuse(
     with _host(json_lines) as host:
         if _is_dicom_output(reference, output):
             return _fuse_series(reference, second, output, prior, settings, overwrite, host)
-        pairs = _find_pairs(reference, second, output)
+        pairs = _find_jobs(reference, second, output)
         if not pairs:
             host.say(f"{reference}, {second}: no file names in common; nothing to do.")
             return ExitCode.NOTHING_TO_DO
@@ -100,54 +100,29 @@ def fuse(
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _Job:
     reference: Path
     second: Path
     target: Path
 
 
-def _find_pairs(reference: Path, second: Path, output: Path) -> list[_Pair]:
-    for path in (reference, second):
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder.", "E_MISSING")
-    folders = [path.is_dir() and bool(_volumes_in(path)) for path in (reference, second)]
-    if folders[0] != folders[1]:
-        raise UsageError(f"{reference}, {second}: one is a folder of files and the other is not. Give two of a kind.")
-    if not folders[0]:
-        return [_Pair(reference, second, output)]
-    first, other = _volumes_in(reference), _volumes_in(second)
-    return [_Pair(first[stem], other[stem], _target_in(output, first[stem], stem)) for stem in first if stem in other]
+def _find_jobs(reference: Path, second: Path, output: Path) -> list[_Job]:
+    from ddfm_monai.pairs import find_pairs, target_in, volumes_in
 
-
-def _volumes_in(folder: Path) -> dict[str, Path]:
-    """Stem to path of the volumes and pictures directly inside a folder."""
-    from ddfm_monai.volumes import READABLE_SUFFIXES, suffix_of
-
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = suffix_of(path)
-        if suffix in READABLE_SUFFIXES and path.is_file():
-            stem = path.name[: -len(suffix)]
-            if stem in found:
-                raise UsageError(f"{path}: {found[stem].name} has the same name but for its ending. Keep one of them.")
-            found[stem] = path
-    return found
-
-
-def _target_in(folder: Path, source: Path, stem: str) -> Path:
-    from ddfm_monai.volumes import PICTURE_SUFFIXES, suffix_of
-
-    return folder / (stem + (".png" if suffix_of(source) in PICTURE_SUFFIXES else ".nii.gz"))
+    pairs, _ = find_pairs(reference, second)
+    are_folders = reference.is_dir() and bool(volumes_in(reference))
+    return [_Job(pair.reference, pair.second, target_in(output, pair) if are_folders else output) for pair in pairs]
 
 
 def _is_dicom_output(reference: Path, output: Path) -> bool:
     """DICOM in and no volume file named as output: DICOM out."""
+    from ddfm_monai.pairs import volumes_in
     from ddfm_monai.volumes import WRITABLE_SUFFIXES, suffix_of
 
-    return reference.is_dir() and not _volumes_in(reference) and suffix_of(output) not in WRITABLE_SUFFIXES
+    return reference.is_dir() and not volumes_in(reference) and suffix_of(output) not in WRITABLE_SUFFIXES
 
 
-def _check_targets(pairs: list[_Pair], samples: int, register: str, overwrite: bool) -> None:
+def _check_targets(pairs: list[_Job], samples: int, register: str, overwrite: bool) -> None:
     from ddfm_monai.files import check_writable_target
     from ddfm_monai.outputs import check_target, output_names
 
@@ -162,7 +137,7 @@ def _check_targets(pairs: list[_Pair], samples: int, register: str, overwrite: b
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
-def _fuse_pairs(pairs: list[_Pair], prior: str, settings: dict[str, Any], host: _Host) -> int:
+def _fuse_pairs(pairs: list[_Job], prior: str, settings: dict[str, Any], host: _Host) -> int:
     from ddfm_monai.outputs import write_outputs
     from ddfm_monai.pipeline import fuse_volumes
     from ddfm_monai.priors import load_prior

@@ -1,0 +1,351 @@
+"""What the MONAI bundles in ``bundles/`` call from their configs.
+
+The configs stay short and the work stays in :func:`ddfm_monai.fuse_volumes`; here is what joins the two, and the guards
+against what a MONAI config swallows silently: a mistyped override, an empty input, missing weights, unequal lists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import logging
+import sys
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.data.meta_tensor import MetaTensor
+from monai.engines.utils import IterationEvents
+from monai.inferers import Inferer
+from monai.networks.utils import eval_mode
+from monai.transforms.transform import MapTransform
+from monai.utils.enums import CommonKeys
+
+from ddfm_monai.errors import DDFMError, UsageError
+from ddfm_monai.files import check_writable_target, sha256_of
+from ddfm_monai.outputs import output_names, write_outputs
+from ddfm_monai.pairs import Pair, find_pairs, target_in
+from ddfm_monai.pipeline import FusionResult, fuse_volumes
+from ddfm_monai.priors import Prior
+from ddfm_monai.progress import Progress, ProgressCallback
+from ddfm_monai.volumes import read_volume
+
+__all__ = [
+    "PairInferer",
+    "ReadPaird",
+    "WriteFusedd",
+    "bundle_folder",
+    "bundle_root",
+    "check_overrides",
+    "find_cases",
+    "fuse_pair",
+    "load_network",
+]
+
+_LOG = logging.getLogger("ddfm_monai")
+
+
+# --- the workflow that runs ------------------------------------------------------------------------------------------
+
+
+def bundle_folder(name: str) -> Path:
+    """Folder of a bundle that comes with this package: inside it (installed) or beside it (a clone).
+
+    Raises:
+        UsageError: if there is none of that name.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "_bundles" / name, package.parent / "bundles" / name):
+        if (folder / "configs").is_dir():
+            return folder
+    raise UsageError(f"{name}: this installation of ddfm-monai has no such bundle.", "E_BUNDLE")
+
+
+def bundle_root() -> str:
+    """Folder of the bundle whose config is being read, so that a bundle runs from any working directory.
+
+    MONAI's own default, ``"."``, is the working directory and not the bundle.
+    """
+    workflow = _running_workflow()
+    return str(Path(workflow.config_root_path).resolve().parent) if workflow else "."
+
+
+def check_overrides() -> None:
+    """Refuse top-level settings that nothing in the bundle uses: MONAI takes a mistyped one and ignores it.
+
+    To be the first of a config's ``initialize`` expressions. A key is known if one of the bundle's config files has it
+    or any expression refers to it.
+
+    Raises:
+        UsageError: naming the unknown settings and what was probably meant.
+    """
+    workflow = _running_workflow()
+    if workflow is None:
+        return
+    _end_with_message()
+    known: set[str] = set()
+    for path in sorted(Path(workflow.config_root_path).glob("*.json")):
+        known |= {key.lstrip("+") for key in json.loads(path.read_text())}
+    config: dict[str, Any] = dict(workflow.parser.config)  # type: ignore[arg-type, call-overload]
+    text = json.dumps(config, default=str)
+    unknown = [
+        key
+        for key in config
+        if key not in known
+        and not key.startswith("_")
+        and f"@{key}" not in text
+        and key not in (workflow.init_id, workflow.run_id, workflow.final_id)
+    ]
+    if unknown:
+        raise UsageError(f"{'; '.join(_guess(key, known) for key in unknown)}.", "E_OVERRIDE")
+
+
+def _guess(key: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
+    return f"unknown setting {key!r}: {hint}"
+
+
+def _running_workflow() -> ConfigWorkflow | None:
+    """The workflow that evaluates the calling config expression.
+
+    MONAI hands an expression neither its parser nor its file, so the workflow is looked up on the call stack.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, ConfigWorkflow):
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def _end_with_message() -> None:
+    """On the command line, let the last line say what is wrong: MONAI's traceback ends with the failed expression."""
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if main is None or main.name != "monai.bundle.__main__":
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        sys.__excepthook__(kind, error, trace)
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, DDFMError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            print(f"\n{cause}", file=sys.stderr)
+
+    sys.excepthook = hook
+
+
+# --- the data --------------------------------------------------------------------------------------------------------
+
+
+def find_cases(
+    reference: str | Sequence[str],
+    second: str | Sequence[str],
+    output_dir: str,
+    *,
+    postfix: str = "_fused",
+    overwrite: bool = False,
+    samples: int = 1,
+    register: str = "none",
+) -> list[dict[str, str]]:
+    """The data list of the bundle, checked before any work begins.
+
+    Args:
+        reference, second: a file each, a folder each (files match by name), or two lists of equal length.
+        output_dir: where the results go.
+        postfix: what is added to the reference's name.
+        overwrite: replace results that exist.
+        samples, register: as of the fusion; they decide which files there will be.
+
+    Returns:
+        One ``{"reference", "second", "target"}`` of paths per pair.
+
+    Raises:
+        UsageError: for missing, unmatched or no files, lists of different lengths, two results of one name, or a
+            result that exists.
+    """
+    cases: dict[Path, dict[str, str]] = {}
+    for pair in _pairs(reference, second):
+        target = target_in(Path(output_dir), pair, postfix)
+        if target in cases:
+            raise UsageError(f"{target}: two references are called {pair.stem!r}. Rename one, or run them apart.")
+        for path in output_names(target, samples=samples, register=register).values():
+            check_writable_target(path, overwrite)
+        cases[target] = {"reference": str(pair.reference), "second": str(pair.second), "target": str(target)}
+    return list(cases.values())
+
+
+def _pairs(reference: str | Sequence[str], second: str | Sequence[str]) -> list[Pair]:
+    first, other = ([item] if isinstance(item, (str, Path)) else list(item) for item in (reference, second))
+    if len(first) != len(other):
+        raise UsageError(
+            f"reference has {len(first)} entries and second has {len(other)}; they are fused one by one, so give as "
+            "many of each.",
+            "E_UNEQUAL",
+        )
+    pairs: list[Pair] = []
+    for a, b in zip(first, other, strict=True):
+        found, lonely = find_pairs(Path(a), Path(b))
+        if lonely:
+            names = ", ".join(str(path) for path in lonely)
+            raise UsageError(f"no file of the same name in the other folder for: {names}.", "E_UNMATCHED")
+        pairs += found
+    if not pairs:
+        raise UsageError("reference and second are empty lists; there is nothing to fuse.", "E_EMPTY")
+    return pairs
+
+
+class ReadPaird(MapTransform):
+    """Read the volumes at ``keys`` with :func:`ddfm_monai.volumes.read_volume`; volumes in memory pass through."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if not isinstance(d[key], torch.Tensor):
+                path = Path(d[key])
+                d[key] = read_volume(path)
+                if path.is_file():
+                    d[key].meta["sha256"] = sha256_of(path)  # for provenance
+        return d
+
+
+class WriteFusedd(MapTransform):
+    """Write the :class:`~ddfm_monai.pipeline.FusionResult` at each key to the path at ``target_key``.
+
+    Beside the volume it writes what ``ddfm fuse`` writes: provenance and picture. A case without a target (volumes
+    that came from memory) is left to the caller.
+
+    Args:
+        keys: of the results.
+        target_key: of the path of the fused volume.
+    """
+
+    def __init__(self, keys: Any, target_key: str = "target") -> None:
+        super().__init__(keys)
+        self.target_key = target_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if self.target_key in d:
+                for role, path in write_outputs(d[key], Path(d[self.target_key])).items():
+                    _LOG.info("%s: %s", role, path)
+        return d
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
+
+
+def load_network(
+    network_def: torch.nn.Module, weights: str, sha256: str, device: str | torch.device = "cpu", name: str = "medical"
+) -> Prior:
+    """Fill the bundle's network with the bundle's weights.
+
+    Args:
+        network_def: noise prediction network.
+        weights: a plain state dict (``.pt``) or safetensors.
+        sha256: what the file must hash to.
+        device: where the network goes.
+        name: what provenance calls the prior.
+
+    Raises:
+        UsageError: if the file is missing, has another hash, or does not fit the network.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise UsageError(
+            f"{path}: the bundle's weights are missing. Put the file there, or name one with --weights.",
+            "E_PRIOR_MISSING",
+        )
+    digest = sha256_of(path)
+    if digest != sha256:
+        raise UsageError(
+            f"{path}: the file is damaged or another one: its SHA-256 is {digest}, expected {sha256}. Replace it, or "
+            "name the hash of your own weights with --weights_sha256.",
+            "E_PRIOR_HASH",
+        )
+    try:
+        network_def.load_state_dict(_state_dict(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UsageError(f"{path}: the weights do not fit network_def ({reason}).", "E_PRIOR_CONFIG") from None
+    return Prior(network_def, name, digest).to(device).eval().requires_grad_(False)
+
+
+def _state_dict(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class PairInferer(Inferer):
+    """Fuses a pair of whole volumes with a network that knows slices; the bundle's inferer.
+
+    Args:
+        settings: keyword arguments of :func:`ddfm_monai.fuse_volumes`, without ``prior`` and ``progress``.
+
+    Raises:
+        TypeError: for a setting that `fuse_volumes` does not have.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        unknown = settings.keys() - inspect.signature(fuse_volumes).parameters.keys()
+        if unknown:
+            raise TypeError(f"fuse_volumes has no setting {', '.join(sorted(unknown))}.")
+        self.settings = settings
+
+    def __call__(  # type: ignore[override]
+        self, inputs: Sequence[MetaTensor | str], network: Prior, progress: ProgressCallback | None = None
+    ) -> MetaTensor:
+        """Fuse ``inputs = (reference, second)``, volumes (C, X, Y, Z) or paths; (1 or 3, X, Y, Z) on reference's grid.
+
+        Raises:
+            UsageError, InputError: as :func:`ddfm_monai.fuse_volumes`.
+        """
+        return self.fuse(inputs[0], inputs[1], network, progress).fused
+
+    def fuse(
+        self,
+        reference: MetaTensor | str,
+        second: MetaTensor | str,
+        network: Prior,
+        progress: ProgressCallback | None = None,
+    ) -> FusionResult:
+        """The same with everything that the fusion gives."""
+        return fuse_volumes(reference, second, prior=network, progress=progress or _log_tenths(), **self.settings)
+
+
+def fuse_pair(engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """One iteration of the bundle's evaluator: ``batch`` has ``"reference"`` and ``"second"``.
+
+    Returns:
+        ``{"pred": fused volume, "result": FusionResult}``.
+    """
+    with eval_mode(engine.network):
+        result = engine.inferer.fuse(batch["reference"], batch["second"], engine.network)
+    engine.state.output = {CommonKeys.PRED: result.fused, "result": result}
+    engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+    engine.fire_event(IterationEvents.MODEL_COMPLETED)
+    return engine.state.output
+
+
+def _log_tenths() -> Callable[[Progress], None]:
+    """A progress callback that logs every tenth of the sampling."""
+    last = -1
+
+    def log(progress: Progress) -> None:
+        nonlocal last
+        tenth = 10 * progress.done // max(progress.total, 1)
+        if progress.stage == "fuse" and tenth != last:
+            last = tenth
+            _LOG.info("fuse %d %%  %s", 10 * tenth, progress.detail)
+
+    return log

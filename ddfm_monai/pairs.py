@@ -1,0 +1,76 @@
+"""Which files belong together: two files, or two folders whose files have the same names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddfm_monai.errors import UsageError
+
+__all__ = ["Pair", "find_pairs", "target_in", "volumes_in"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sources of one fusion.
+
+    Args:
+        stem: name of the reference without its ending; what the result is called after.
+        reference, second: a file, or the folder of a DICOM series.
+    """
+
+    stem: str
+    reference: Path
+    second: Path
+
+
+def find_pairs(reference: Path, second: Path) -> tuple[list[Pair], list[Path]]:
+    """Pair two files (or folders of a DICOM series each), or the files of two folders that match by name.
+
+    Returns:
+        The pairs, sorted by name, and the files of either folder that have no partner.
+
+    Raises:
+        UsageError: for a path that does not exist, a folder of files beside a single file, or two files in a folder
+            whose names differ in their endings only.
+    """
+    for path in (reference, second):
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder.", "E_MISSING")
+    are_folders = [path.is_dir() and bool(volumes_in(path)) for path in (reference, second)]
+    if are_folders[0] != are_folders[1]:
+        raise UsageError(f"{reference}, {second}: one is a folder of files and the other is not. Give two of a kind.")
+    if not are_folders[0]:
+        return [Pair(_stem(reference), reference, second)], []
+    first, other = volumes_in(reference), volumes_in(second)
+    pairs = [Pair(stem, first[stem], other[stem]) for stem in first if stem in other]
+    lonely = [path for ours, theirs in ((first, other), (other, first)) for s, path in ours.items() if s not in theirs]
+    return pairs, lonely
+
+
+def volumes_in(folder: Path) -> dict[str, Path]:
+    """Stem to path of the volumes and pictures directly inside a folder, sorted by name."""
+    from ddfm_monai.volumes import READABLE_SUFFIXES, suffix_of
+
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if suffix_of(path) in READABLE_SUFFIXES and path.is_file():
+            stem = _stem(path)
+            if stem in found:
+                raise UsageError(f"{path}: {found[stem].name} has the same name but for its ending. Keep one of them.")
+            found[stem] = path
+    return found
+
+
+def target_in(folder: Path, pair: Pair, postfix: str = "") -> Path:
+    """Where the result of a pair goes: PNG for pictures, NIfTI for everything else."""
+    from ddfm_monai.volumes import PICTURE_SUFFIXES, suffix_of
+
+    is_picture = suffix_of(pair.reference) in PICTURE_SUFFIXES
+    return folder / (pair.stem + postfix + (".png" if is_picture else ".nii.gz"))
+
+
+def _stem(path: Path) -> str:
+    from ddfm_monai.volumes import suffix_of
+
+    return path.name if path.is_dir() else path.name.removesuffix(path.name[-len(suffix_of(path)) :])
