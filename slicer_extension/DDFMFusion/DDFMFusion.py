@@ -86,7 +86,7 @@ class DDFMFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.fusion: Fusion | None = None
         self._parameters: DDFMFusionParameterNode | None = None
         self._gui_tag: Any = None
-        self._observed_volumes: tuple = ()
+        self._observed_volumes: set = set()
         self._shown: tuple = (None, None)
         self._flicker_on = False
 
@@ -174,7 +174,7 @@ class DDFMFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _observe_volumes(self, parameters: DDFMFusionParameterNode) -> None:
         """A transform or new voxels can make a pair usable, or useless."""
-        volumes = tuple(node for node in (parameters.referenceVolume, parameters.secondVolume) if node is not None)
+        volumes = {parameters.referenceVolume, parameters.secondVolume} - {None}
         if volumes == self._observed_volumes:
             return
         events = (

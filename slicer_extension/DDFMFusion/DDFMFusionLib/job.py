@@ -142,6 +142,7 @@ class FusionJob:
     def _settle(self, code: int) -> None:
         if self.state is State.CANCELLING:
             self.state = State.CANCELLED
+            self.problem = _("The fusion was cancelled.")
             return
         fused = self.outputs.get("fused")
         if code == 0 and not self.problem and fused is not None and fused.is_file():

@@ -75,7 +75,7 @@ class Fusion:
         """
         try:
             if self.job.state is not State.FINISHED:
-                raise FusionProblem(self.job.problem or _("The fusion was cancelled."), self.job.details)
+                raise FusionProblem(self.job.problem, self.job.details)
             try:
                 return scene.add_results(self.job.outputs, self.job.provenance, self._pair, *self._sources)
             except RuntimeError as error:

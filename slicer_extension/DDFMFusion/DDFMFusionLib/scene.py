@@ -217,7 +217,9 @@ def _unwarped(node: slicer.vtkMRMLVolumeNode) -> Iterator[slicer.vtkMRMLVolumeNo
 
 
 def load_volume(path: Path, name: str) -> slicer.vtkMRMLScalarVolumeNode:
-    """Read a volume file that is about to be removed; a name that is taken gets a number. To the scene, the volume is new, unsaved data.
+    """Read a volume file that is about to be removed: to the scene, the volume is new, unsaved data.
+
+    A ``name`` that is taken gets a number.
 
     Raises:
         RuntimeError: the file cannot be read.

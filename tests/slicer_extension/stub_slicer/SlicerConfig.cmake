@@ -1,0 +1,27 @@
+# Stands in for an installed Slicer, so that the extension's CMake files can be configured and checked without one.
+set(Slicer_USE_FILE "${CMAKE_CURRENT_LIST_DIR}/empty.cmake")
+set(Slicer_EXTENSION_GENERATE_CONFIG "${CMAKE_CURRENT_LIST_DIR}/check_extension.cmake")
+set(Slicer_EXTENSION_CPACK "${CMAKE_CURRENT_LIST_DIR}/empty.cmake")
+
+function(require_files)
+  foreach(file IN LISTS ARGN)
+    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${file}")
+      message(FATAL_ERROR "Listed file does not exist: ${file}")
+    endif()
+  endforeach()
+endfunction()
+
+function(slicerMacroBuildScriptedModule)
+  cmake_parse_arguments(MODULE "WITH_GENERIC_TESTS;WITH_SUBDIR" "NAME" "SCRIPTS;RESOURCES" ${ARGN})
+  if(MODULE_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "Unknown keyword: ${MODULE_UNPARSED_ARGUMENTS}")
+  endif()
+  require_files(${MODULE_NAME}.py ${MODULE_SCRIPTS} ${MODULE_RESOURCES})
+  message(STATUS "module ${MODULE_NAME}")
+endfunction()
+
+function(slicer_add_python_unittest)
+  cmake_parse_arguments(TEST "" "SCRIPT" "SLICER_ARGS" ${ARGN})
+  require_files(${TEST_SCRIPT})
+  message(STATUS "test ${TEST_SCRIPT}")
+endfunction()
