@@ -222,10 +222,9 @@ def _subseries(group: _Group, name: str, problem: Problem | None, broken_beside:
     copies = sum(len(entry.copies) for entry in group.entries)
     if copies:
         warnings.append(Problem("W_DUPLICATE_INSTANCE", f"{copies} slices were found more than once"))
-    warnings.extend(
-        Problem("W_BROKEN_NEIGHBOUR", f"a file in the same folder cannot be used ({broken.code})", broken.path)
-        for broken in broken_beside
-    )
+    if broken_beside:
+        found = f"{len(broken_beside)} file(s) in the same folder cannot be read"
+        warnings.append(Problem("W_BROKEN_NEIGHBOUR", found, broken_beside[0].path))
     return _with_header(
         first.image, name, tuple(map(_slice, group.entries)), grid, problem, tuple(warnings), first.frame
     )
@@ -313,7 +312,7 @@ def _excluded(found: list[SubSeries]) -> list[SubSeries]:
             exclusion = Problem("S_SEVERAL_ORIENTATIONS", f"the series has {len(by_orientation)} orientations")
         if exclusion is None and ((alone and majority) or len(item.slices) < largest / 2):
             exclusion = Problem("S_STRAY_SLICES", f"{len(item.slices)} of the {total} slices differ from the others")
-        if exclusion is None and len(item.slices) < FEWEST_SLICES:
+        if exclusion is None and item.problem is None and len(item.slices) < FEWEST_SLICES:
             exclusion = Problem("S_FEW_SLICES", f"the number of slices is {len(item.slices)}")
         marked.append(replace(item, exclusion=exclusion))
     strays = sum(len(item.slices) for item in marked if item.exclusion and item.exclusion.code == "S_STRAY_SLICES")
