@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class SliceUNet(nn.Module):
         num_train_timesteps: length of the linear schedule (beta 1e-4 to 2e-2).
 
     Attributes:
+        config: these arguments.
         stride: heights and widths must be multiples of this.
     """
 
@@ -49,21 +51,28 @@ class SliceUNet(nn.Module):
         if not len(channels) == len(down_blocks) == len(up_blocks):
             raise ValueError("channels, down_blocks and up_blocks must have one entry per level.")
         self.in_channels = in_channels
+        self.config = {
+            "in_channels": in_channels,
+            "channels": list(channels),
+            "down_blocks": list(down_blocks),
+            "up_blocks": list(up_blocks),
+            "patch": patch,
+            "num_heads": num_heads,
+            "num_train_timesteps": num_train_timesteps,
+        }
         self.in_channels, self.patch = in_channels, patch
         self.stride = patch * 2 ** (len(channels) - 1)
         beta = torch.linspace(1e-4, 2e-2, num_train_timesteps, dtype=torch.float64)
         self.register_buffer("alphas_cumprod", torch.cumprod(1 - beta, 0).float(), persistent=False)
         self.time = nn.Sequential(nn.Linear(128, _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING), nn.SiLU())
         self.stem = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
-        self.down = nn.ModuleList(_blocks(c, n) for c, n in zip(channels, down_blocks, strict=True))
-        self.reduce = nn.ModuleList(
-            nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in zip(channels, channels[1:], strict=False)
-        )
+        self.down = nn.ModuleList(_Level(c, n) for c, n in zip(channels, down_blocks, strict=True))
+        self.reduce = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(channels))
         self.attention = _Attention(channels[-1], num_heads)
         self.expand = nn.ModuleList(
-            nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in zip(channels, channels[1:], strict=False)
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(channels)
         )
-        self.up = nn.ModuleList(_blocks(c, n) for c, n in zip(channels, up_blocks, strict=True))
+        self.up = nn.ModuleList(_Level(c, n) for c, n in zip(channels, up_blocks, strict=True))
         self.head_norm = nn.LayerNorm(channels[0])
         self.head = _zero(nn.Conv2d(channels[0], in_channels * patch**2, 3, padding=1))
 
@@ -77,17 +86,15 @@ class SliceUNet(nn.Module):
             if level:
                 skips.append(h)
                 h = self.reduce[level - 1](h)
-            for block in blocks:
-                h = block(h, embedding)
+            h = blocks(h, embedding)
         h = self.attention(h)
         for level in reversed(range(len(self.up))):
-            for block in self.up[level]:
-                h = block(h, embedding)
+            h = self.up[level](h, embedding)
             if level:
                 h = self.expand[level - 1](h) + skips.pop()
         h = self.head(F.silu(_norm_channels(self.head_norm, h)))
         velocity = F.pixel_shuffle(h, self.patch).float()
-        abar = self.alphas_cumprod[timesteps][:, None, None, None]
+        abar = self.get_buffer("alphas_cumprod")[timesteps][:, None, None, None]
         return (1 - abar).sqrt() * x + abar.sqrt() * velocity
 
 
@@ -108,6 +115,18 @@ class _Block(nn.Module):
         return x + self.conv2(h)
 
 
+class _Level(nn.ModuleList):
+    """Residual blocks in a row."""
+
+    def __init__(self, channels: int, count: int) -> None:
+        super().__init__(_Block(channels) for _ in range(count))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, embedding)
+        return x
+
+
 class _Attention(nn.Module):
     """Self-attention between all pixels of a feature map, added to it."""
 
@@ -125,10 +144,6 @@ class _Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(tokens.shape)
         return x + self.out(mixed).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _blocks(channels: int, count: int) -> nn.ModuleList:
-    return nn.ModuleList(_Block(channels) for _ in range(count))
 
 
 def _norm_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -10,29 +10,37 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import logging
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.data.meta_tensor import MetaTensor
 from monai.engines.utils import DiffusionPrepareBatch, IterationEvents
 from monai.inferers import Inferer
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
 from ddfm_monai.errors import InputError, UsageError
-from ddfm_monai.files import atomic_path
+from ddfm_monai.files import atomic_path, sha256_of
+from ddfm_monai.priors.slice_unet import SliceUNet
 
 __all__ = [
     "Checkpoints",
     "CsvLog",
     "ExponentialMovingAverage",
+    "ExportAtEnd",
     "GradientClipping",
     "LearningRate",
     "NoisePredictionError",
@@ -42,13 +50,17 @@ __all__ = [
     "VelocityInferer",
     "alphas_cumprod",
     "bf16_pays",
+    "export_prior",
+    "load_weights",
     "modality_of",
     "read_slices",
     "to_network",
+    "write_report",
 ]
 
 _LOG = logging.getLogger(__name__)
 _BACKGROUND = 8  # grey levels: brighter pixels count as the object
+VALIDATION_COLUMNS = ("mean", *(f"t{decade}00" for decade in range(10)))
 Slices = dict[str, list[np.ndarray]]
 
 
@@ -61,7 +73,7 @@ def modality_of(path: Path) -> str:
     return next((name for name in ("ct", "spect", "pet") if name in words), "mri")
 
 
-def read_slices(dataset_dir: str | Path) -> Slices:
+def read_slices(dataset_dir: str | Path | None) -> Slices:
     """All axial slices of the grey NIfTI volumes under a folder, by modality.
 
     Volumes of 8 bits (0..255) are taken as they are; others are scaled to 0..255 by the rules that fusion uses
@@ -72,8 +84,10 @@ def read_slices(dataset_dir: str | Path) -> Slices:
 
     Raises:
         UsageError: the folder does not exist or holds no NIfTI volume.
-        InputError: a volume is not three-dimensional.
+        InputError: a volume cannot be read, is not three-dimensional or has values that are not finite.
     """
+    if not dataset_dir:
+        raise UsageError("No data. Pass a folder of NIfTI volumes as --dataset_dir.", "E_NO_DATA")
     folder = Path(dataset_dir)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder. Pass a folder of NIfTI volumes as --dataset_dir.", "E_NO_DATA")
@@ -90,27 +104,28 @@ def read_slices(dataset_dir: str | Path) -> Slices:
 
 def _read_grey(path: Path) -> np.ndarray | None:
     """One volume as uint8 ``(X, Y, Z)`` in LPS order, or None where it is a colour volume."""
-    import nibabel as nib
-    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-
-    image: Any = nib.load(path)
-    if image.get_data_dtype().fields is not None:
-        return None
-    if len(image.shape) != 3:
-        raise InputError(f"{path.name}: has shape {image.shape}, expected a volume of three dimensions.", "E_SHAPE")
-    image = image.as_reoriented(ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "P", "S"))))
-    if image.get_data_dtype() == np.uint8 and image.dataobj.slope in (None, 1.0):
-        return np.asarray(image.dataobj)
-    return _to_grey_levels(np.asarray(image.dataobj, dtype=np.float32), path)
+    try:
+        image: Any = nib.load(path)
+        if image.get_data_dtype().fields is not None:
+            return None
+        pixels = np.asanyarray(image.dataobj)  # stays uint8 where the file has no scaling
+    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
+        raise InputError(f"{path.name}: cannot be read as NIfTI ({error}). Replace or remove it.", "E_READ") from None
+    if pixels.ndim != 3 or not np.isfinite(pixels).all():
+        raise InputError(
+            f"{path.name}: expected three dimensions and finite values, found shape {pixels.shape}. Remove it.",
+            "E_SHAPE",
+        )
+    to_lps = ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "P", "S")))
+    pixels = np.asarray(apply_orientation(pixels, to_lps))
+    return pixels if pixels.dtype == np.uint8 else _to_grey_levels(pixels.astype(np.float32), path)
 
 
 def _to_grey_levels(pixels: np.ndarray, path: Path) -> np.ndarray:
-    from monai.data import MetaTensor
-
-    from ddfm_monai.volumes import choose_scaling
+    from ddfm_monai.volumes import choose_scaling  # imports SimpleITK
 
     kind = {"mri": "mr"}.get(modality_of(path), modality_of(path))
-    volume = MetaTensor(torch.from_numpy(pixels)[None])
+    volume = MetaTensor(torch.from_numpy(np.ascontiguousarray(pixels))[None])
     scaled = choose_scaling(volume, kind, None).apply(volume)
     return np.asarray((scaled[0] * 255).round().to(torch.uint8))
 
@@ -175,8 +190,8 @@ def _crop_centre(pixels: np.ndarray, size: int, rng: np.random.Generator) -> tup
     rows, columns = np.nonzero(pixels > _BACKGROUND)
     pick = int(rng.integers(len(rows)))
     centre = []
-    for at, extent in zip((rows[pick], columns[pick]), pixels.shape, strict=True):
-        at = int(at + rng.integers(-(size // 2), size // 2 + 1))
+    for pixel, extent in zip((rows[pick], columns[pick]), pixels.shape, strict=True):
+        at = int(pixel + rng.integers(-(size // 2), size // 2 + 1))
         low, high = size // 2, extent - size // 2
         # Pictures that are smaller than the crop are centred within a few pixels.
         centre.append(int(np.clip(at, low, high)) if low < high else extent // 2 + int(rng.integers(-4, 5)))
@@ -339,7 +354,7 @@ class ExponentialMovingAverage:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network, self.decay = network, decay
-        self.average = copy.deepcopy(network).eval().requires_grad_(False)
+        self.average: Any = copy.deepcopy(network).eval().requires_grad_(False)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self)
@@ -348,7 +363,8 @@ class ExponentialMovingAverage:
     def __call__(self, engine: Engine) -> None:
         n = engine.state.iteration
         decay = min(self.decay, (1 + n) / (10 + n))
-        average, current = list(self.average.parameters()), list(self.network.parameters())
+        average: list[Tensor] = list(self.average.parameters())
+        current: list[Tensor] = list(self.network.parameters())
         torch._foreach_lerp_(average, current, 1 - decay)
 
 
@@ -442,7 +458,7 @@ class NoisePredictionError:
                 predicted = torch.cat([self._predict(n, t) for n, t in zip(noisy, timesteps, strict=True)])
                 errors.setdefault(modality, []).append((predicted - noise).square().mean((1, 2, 3)))
         each = torch.stack([e for found in errors.values() for e in found])
-        by_time = {f"t{int(t) - self.steps // 20:03d}": float(e) for t, e in zip(timesteps, each.mean(0), strict=True)}
+        by_time = {f"t{decade}00": float(error) for decade, error in enumerate(each.mean(0))}
         by_modality = {m: float(torch.stack(found).mean()) for m, found in errors.items()}
         return {"mean": float(each.mean()), **by_time, **by_modality}
 
@@ -461,6 +477,83 @@ def to_network(pixels: np.ndarray, stride: int) -> Tensor:
     height, width = pixels.shape
     image = torch.from_numpy(pixels.astype(np.float32))[None, None] / 127.5 - 1
     return F.pad(image, (0, -width % stride, 0, -height % stride), value=-1.0)
+
+
+def export_prior(network: SliceUNet, path: str | Path, card: Mapping[str, Any]) -> Path:
+    """Write what ``load_prior`` reads: half-precision weights, and beside them the card with their hash.
+
+    Args:
+        network: usually the moving average.
+        path: the ``.safetensors`` file; the card is written last, as ``.json`` beside it.
+        card: what a reader should know: data, terms, recipe, compute, figures.
+    """
+    target = Path(path)
+    weights = {name: value.detach().half().cpu().contiguous() for name, value in network.state_dict().items()}
+    with atomic_path(target) as temporary:
+        save_file(weights, temporary)
+    about = {
+        "name": target.stem,
+        "architecture": type(network).__name__,
+        "config": network.config,
+        "in_channels": network.in_channels,
+        "stride": network.stride,
+        "num_train_timesteps": network.config["num_train_timesteps"],
+        "schedule": "linear_beta",
+        "value_range": [-1, 1],
+        "sha256": sha256_of(target),
+        "card": dict(card),
+    }
+    with atomic_path(target.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(about, indent=2) + "\n")
+    return target
+
+
+def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+    """Fill a network from a plain state dict (``.pt``), a ``.safetensors`` or a training checkpoint (its average).
+
+    Raises:
+        UsageError: if the file is missing or does not fit.
+    """
+    source = Path(path)
+    weights: Any
+    if not source.is_file():
+        raise UsageError(f"{source}: no such weight file. Train first, or name one with --weights.", "E_PRIOR_MISSING")
+    if source.suffix == ".safetensors":
+        weights = load_file(source)
+    else:
+        weights = torch.load(source, map_location="cpu", weights_only=True)
+    try:
+        network.load_state_dict(weights.get("ema", weights))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UsageError(f"{source}: the weights do not fit network_def ({reason}).", "E_PRIOR_CONFIG") from None
+    return network.eval().requires_grad_(False)
+
+
+def write_report(figures: Mapping[str, float], path: str | Path) -> None:
+    """Print figures and keep them as JSON."""
+    with atomic_path(Path(path)) as temporary:
+        temporary.write_text(json.dumps(dict(figures), indent=2) + "\n")
+    for name, value in figures.items():
+        _LOG.info("%s %.5f", name, value)
+
+
+class ExportAtEnd:
+    """Writes the moving average as a prior when the training is complete; ``ddfm fuse --prior FILE`` takes it."""
+
+    def __init__(self, ema: ExponentialMovingAverage, path: str | Path, slices: Slices) -> None:
+        self.ema, self.path, self.slices = ema, path, slices
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        card = {
+            "training_slices": {modality: len(found) for modality, found in self.slices.items()},
+            "iterations": engine.state.iteration,
+            "trained_on": engine.state.device.type,
+        }
+        _LOG.info("wrote %s", export_prior(self.ema.average, self.path, card))
 
 
 class CsvLog:
@@ -482,7 +575,7 @@ class CsvLog:
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.note)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
-    def note(self, engine: Engine) -> None:
+    def note(self, engine: Any) -> None:
         loss = engine.state.output["loss"].item()
         if not math.isfinite(loss):
             raise InputError(f"The loss became {loss} at iteration {engine.state.iteration}; lower the learning rate.")
@@ -490,24 +583,28 @@ class CsvLog:
 
     def write(self, engine: Any) -> None:
         row: dict[str, Any] = {
-            "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "seconds": round(time.monotonic() - self.start),
             "loss": f"{np.mean(self.losses):.5f}",
             "learning_rate": f"{engine.optimizer.param_groups[0]['lr']:.2e}",
         }
         self.losses.clear()
-        if self.validate is not None and engine.state.epoch % self.every == 0:
-            row |= {f"val_{name}": f"{value:.5f}" for name, value in self.validate().items()}
-        _LOG.info(" ".join(f"{name}={value}" for name, value in row.items()))
+        if self.validate is not None:
+            due = engine.state.epoch % self.every == 0
+            figures = self.validate() if due else {}
+            row |= {f"val_{name}": f"{figures[name]:.5f}" if due else "" for name in VALIDATION_COLUMNS}
+        _LOG.info(" ".join(f"{name}={value}" for name, value in row.items() if value))
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = not self.path.exists()
         with self.path.open("a", newline="") as file:
-            for name, value in row.items():
-                csv.writer(file).writerow([row["iteration"], name, value])
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
 
 
 def bf16_pays(device: str | torch.device) -> bool:
-    """Whether the device multiplies bf16 faster than fp32: a recent CUDA card, a CPU with AVX-512 BF16 or AMX."""
+    """Whether the device multiplies bf16 faster than fp32: a recent CUDA card, a CPU with AVX-512 BF16."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     flags = Path("/proc/cpuinfo")
