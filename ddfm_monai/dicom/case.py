@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from ddfm_monai._version import __version__
@@ -246,11 +247,9 @@ def _fuse(
 ) -> FusionResult:
     from ddfm_monai import pipeline
 
-    placed = second.volume.clone()
-    placed.affine = pair.second_to_base @ np.asarray(second.volume.affine, dtype=np.float64)
     return pipeline.fuse_volumes(
-        base.volume,
-        placed,
+        _named(base.volume, np.eye(4), f"base {pair.base.key.short()}"),
+        _named(second.volume, pair.second_to_base, f"second {pair.second.key.short()}"),
         prior=_prior(settings.prior),
         steps=settings.steps,
         likelihood=settings.likelihood,
@@ -264,6 +263,13 @@ def _fuse(
         batch_size=settings.batch_size,
         progress=progress,
     )
+
+
+def _named(volume: MetaTensor, to_base: NDArray[np.float64], name: str) -> MetaTensor:
+    """The same voxels, placed in the base's space, and called in messages by a name that is no path."""
+    affine = to_base @ np.asarray(volume.affine, dtype=np.float64)
+    meta = {key: value for key, value in volume.meta.items() if key != "affine"}
+    return MetaTensor(volume.as_tensor(), affine=affine, meta={**meta, "filename_or_obj": name})
 
 
 def _base_to_second(pair: Pair, result: FusionResult) -> NDArray[np.float64]:

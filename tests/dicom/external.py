@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def not_in_iod(ds: Dataset) -> tuple[list[str], list[str]]:
     return missing, [element.keyword for element in ds if element.keyword not in known]
 
 
+@lru_cache(maxsize=1)
 def _highdicom_tables() -> dict[str, Any]:
     spec = importlib.util.find_spec("highdicom")
     folder = Path(spec.origin).parent / "_standard" if spec and spec.origin else Path("absent")
@@ -114,9 +116,7 @@ class Orthanc:
 @contextmanager
 def orthanc(folder: Path) -> Iterator[Orthanc]:
     """Orthanc on the loopback, HTTP only: its DICOM port would be open to the network."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     configuration = {
         "HttpPort": port,
         "DicomServerEnabled": False,
@@ -150,6 +150,32 @@ def _wait_for(server: Orthanc, process: subprocess.Popen[bytes]) -> None:
             assert process.poll() is None, "Orthanc ended at once"
             time.sleep(0.05)  # there is nothing to wait on but its port
     raise AssertionError("Orthanc did not answer within 10 s")
+
+
+@contextmanager
+def dcmtk_receiver(folder: Path) -> Iterator[int]:
+    """dcmtk's storage server; yields its port."""
+    folder.mkdir()
+    port = _free_port()
+    process = subprocess.Popen(
+        ["storescp", "-od", folder, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(200):
+            if subprocess.run(["echoscu", "127.0.0.1", str(port)], check=False, capture_output=True).returncode == 0:
+                break
+            assert process.poll() is None, "storescp ended at once"
+            time.sleep(0.05)  # there is nothing to wait on but its port
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def read_series(folder: Path) -> list[Dataset]:
