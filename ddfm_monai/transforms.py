@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ class DDFMFuse(Transform):
     def __call__(self, reference: torch.Tensor, second: torch.Tensor) -> MetaTensor:  # type: ignore[override]
         """The fused volume, (1, X, Y, Z) float32 in [0, 1] or (3, X, Y, Z) RGB; the reference's affine and file name.
 
-        ``meta["ddfm"]`` holds the provenance.
+        ``meta["ddfm"]`` holds the provenance as JSON text.
 
         Raises:
             UsageError, InputError: as :func:`ddfm_monai.fuse_volumes`.
@@ -95,7 +96,7 @@ class DDFMFuse(Transform):
         fused = result.fused
         if isinstance(reference, MetaTensor) and "filename_or_obj" in reference.meta:
             fused.meta["filename_or_obj"] = reference.meta["filename_or_obj"]
-        fused.meta["ddfm"] = result.provenance
+        fused.meta["ddfm"] = json.dumps(result.provenance)  # text, so that batches of it collate
         return fused
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from collections.abc import Sequence
 
 import typer
 
@@ -43,13 +44,18 @@ for _module in ("fuse", "demo", "evaluate", "dicom", "prior"):
 
 
 def main() -> None:
-    """Run the command and leave with an exit code of :class:`ddfm_monai.errors.ExitCode`."""
-    sys.exit(_run())
+    """Run the command line and leave the process with its exit code."""
+    sys.exit(run(sys.argv[1:]))
 
 
-def _run() -> int:
+def run(arguments: Sequence[str]) -> int:
+    """Run one command, for example ``run(["fuse", "a.nii.gz", "b.nii.gz", "-o", "f.nii.gz"])``.
+
+    Returns:
+        What the shell gets, see :class:`ddfm_monai.errors.ExitCode`.
+    """
     try:
-        code = app(standalone_mode=False)
+        code = app(args=list(arguments), standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort, Cancelled):
         typer.echo("Interrupted: nothing half-written was left behind.", err=True)
         return ExitCode.INTERRUPTED

@@ -1,0 +1,225 @@
+"""``ddfm fuse`` as a user meets it: a process, its files, its words and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+
+from ddfm_monai.cli.main import run
+from ddfm_monai.volumes import read_volume, write_volume
+
+
+@dataclass
+class Done:
+    """What a finished command leaves, as of a process."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def ddfm(tiny_prior_path, tmp_path, monkeypatch, capfd):
+    """Run the command in this process (starting one for each test would take minutes), in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Done:
+        words = [str(argument) for argument in arguments]
+        if words[0] == "fuse":
+            words += ["--prior", str(tiny_prior_path), "--steps", "2"]
+        capfd.readouterr()
+        code = run(words)
+        return Done(code, *capfd.readouterr())
+
+    return call
+
+
+def test_as_a_process(pair, tiny_prior_path, tmp_path):
+    command = [sys.executable, "-m", "ddfm_monai", "fuse", *pair, "-o", tmp_path / "fused.nii.gz"]
+    done = subprocess.run([*command, "--prior", tiny_prior_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "fused.nii.gz" in done.stdout
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 2 and "--overwrite" in again.stderr and "Traceback" not in again.stderr
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_two_files_give_volume_json_and_picture(ddfm, pair, tmp_path):
+    before = [path.read_bytes() for path in pair]
+    done = ddfm("fuse", *pair, "-o", "out/fused.nii.gz")
+    assert done.returncode == 0, done.stderr
+    assert files_in(tmp_path / "out") == {"fused.nii.gz", "fused.json", "fused.png"}
+    fused, reference = nib.load(tmp_path / "out/fused.nii.gz"), nib.load(pair[0])
+    assert fused.shape == reference.shape and np.allclose(fused.affine, reference.affine, atol=1e-5)
+    other = sitk.ReadImage(str(tmp_path / "out/fused.nii.gz"))
+    assert np.allclose(other.GetSpacing(), nib.affines.voxel_sizes(reference.affine), atol=1e-5)
+    assert "diagnostic" in json.loads((tmp_path / "out/fused.json").read_text())["notice"]
+    assert Image.open(tmp_path / "out/fused.png").width > 300
+    assert [path.read_bytes() for path in pair] == before
+
+
+def test_nrrd_in_mha_out(ddfm, pair, tmp_path):
+    for path, name in zip(pair, ("a.nrrd", "b.mha"), strict=True):
+        write_volume(read_volume(path), tmp_path / name)
+    done = ddfm("fuse", "a.nrrd", "b.mha", "-o", "fused.mha", "--second-kind", "ct", "--window", "bone")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "fused.json").read_text())["second"]["scaling"]["low"] == -500
+    assert np.allclose(read_volume(tmp_path / "fused.mha").affine, nib.load(pair[0]).affine, atol=1e-4)
+
+
+def test_folders_match_by_name_and_pictures_stay_pictures(ddfm, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        for folder, shape in (("visible", (40, 52, 3)), ("infrared", (40, 52))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
+    Image.fromarray(rng.integers(0, 256, (40, 52), dtype=np.uint8)).save(tmp_path / "visible" / "alone.png")
+    done = ddfm("fuse", "visible", "infrared", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert files_in(tmp_path / "out") == {"one.png", "one.json", "two.png", "two.json"}
+    picture = Image.open(tmp_path / "out/one.png")
+    assert picture.mode == "RGB" and picture.size == (52, 40)
+
+
+def test_grey_pictures_give_a_grey_picture(ddfm, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rng.integers(0, 256, (33, 47), dtype=np.uint8)).save(tmp_path / name)
+    assert ddfm("fuse", "a.png", "b.png", "-o", "c.png").returncode == 0
+    assert Image.open(tmp_path / "c.png").mode == "L"
+
+
+def test_one_broken_pair_of_three_is_named_and_the_others_are_fused(ddfm, pair, tmp_path):
+    for folder, source in (("a", pair[0]), ("b", pair[1])):
+        (tmp_path / folder).mkdir()
+        for name in ("p1", "p2", "p3"):
+            shutil.copy(source, tmp_path / folder / f"{name}.nii.gz")
+    broken = tmp_path / "b" / "p2.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    done = ddfm("fuse", "a", "b", "-o", "out")
+    assert done.returncode == 4
+    assert "p2.nii.gz" in done.stderr.replace("\n", "")
+    assert {name for name in files_in(tmp_path / "out") if name.endswith(".nii.gz")} == {"p1.nii.gz", "p3.nii.gz"}
+
+
+def test_nothing_in_common_is_nothing_to_do(ddfm, pair, tmp_path):
+    for folder, name in (("a", "x.nii.gz"), ("b", "y.nii.gz")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(pair[0], tmp_path / folder / name)
+    assert ddfm("fuse", "a", "b", "-o", "out").returncode == 3
+
+
+def test_wrong_use(ddfm, pair, tmp_path):
+    for arguments, words in [
+        (("fuse", pair[0], "missing.nii.gz", "-o", "f.nii.gz"), "missing.nii.gz: no such file"),
+        (("fuse", *pair, "-o", "f.xyz"), ".nii.gz"),
+        (("fuse", *pair, "-o", pair[0], "--overwrite"), "never written to"),
+        (("fuse", *pair, "-o", "f.nii.gz", "--window", "40"), "window"),
+        (("fuse", *pair, "-o", "f.nii.gz", "--second-kind", "xray"), "xray"),
+        (("fuse", *pair, "-o", "f.nii.gz", "--no-such-option"), "no-such-option"),
+        (("fuse", pair[0]), "second"),
+        (("fuse", tmp_path, pair[1], "-o", "f.nii.gz"), "Give two of a kind"),
+    ]:
+        done = ddfm(*arguments)
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert words in " ".join(done.stderr.split()), (arguments, done.stderr)
+        assert files_in(tmp_path) == {path.name for path in pair}
+
+
+def test_results_are_not_overwritten_unless_asked(ddfm, pair, tmp_path):
+    (tmp_path / "fused.json").write_text("precious")
+    done = ddfm("fuse", *pair, "-o", "fused.nii.gz")
+    assert done.returncode == 2 and "--overwrite" in done.stderr
+    assert (tmp_path / "fused.json").read_text() == "precious"
+    assert ddfm("fuse", *pair, "-o", "fused.nii.gz", "--overwrite").returncode == 0
+
+
+def _image(array, affine=None) -> nib.Nifti1Image:
+    return nib.Nifti1Image(array, np.eye(4) if affine is None else affine)
+
+
+NOISE = np.random.default_rng(0).normal(0, 100, (20, 20, 4)).astype(np.float32)
+BAD = {
+    "nan": lambda p: nib.save(_image(np.where(NOISE > 200, np.nan, NOISE)), p),
+    "infinite": lambda p: nib.save(_image(np.where(NOISE > 200, np.inf, NOISE)), p),
+    "constant": lambda p: nib.save(_image(np.ones((20, 20, 4), np.float32)), p),
+    "2-D": lambda p: nib.save(_image(NOISE[..., 0]), p),
+    "4-D": lambda p: nib.save(_image(np.stack([NOISE, NOISE], -1)), p),
+    "complex": lambda p: nib.save(_image(NOISE.astype(np.complex64)), p),
+    "empty": lambda p: p.write_bytes(b""),
+    "no image": lambda p: p.write_text("this is a letter, not an image"),
+    "elsewhere": lambda p: nib.save(
+        _image(NOISE, np.array([[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])), p
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_files_are_named_and_leave_nothing(kind, ddfm, pair, tmp_path):
+    bad = tmp_path / "bad.nii.gz"
+    BAD[kind](bad)
+    before = files_in(tmp_path)
+    done = ddfm("fuse", pair[0], bad, "-o", "fused.nii.gz")
+    assert done.returncode == 5, done.stderr
+    assert "bad.nii.gz" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert files_in(tmp_path) == before
+
+
+def test_pictures_of_different_sizes(ddfm, tmp_path):
+    for name, size in (("a.png", (30, 40)), ("b.png", (40, 40))):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)).save(tmp_path / name)
+    done = ddfm("fuse", "a.png", "b.png", "-o", "c.png")
+    assert done.returncode == 5 and "b.png" in done.stderr
+    assert files_in(tmp_path) == {"a.png", "b.png"}
+
+
+def test_json_lines_end_in_a_result_that_names_the_files(ddfm, pair, tmp_path):
+    done = ddfm("fuse", *pair, "-o", "fused.nii.gz", "--json", "--samples", "2")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert events[0]["event"] == "hello" and events[-1]["event"] == "result"
+    assert all((tmp_path / path).is_file() for path in events[-1]["outputs"].values())
+    assert {"fused", "provenance", "preview", "uncertainty"} == events[-1]["outputs"].keys()
+    failed = ddfm("fuse", pair[0], "nowhere.nii.gz", "-o", "x.nii.gz", "--json")
+    assert json.loads(failed.stdout.splitlines()[-1])["exit_code"] == failed.returncode == 2
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_in_the_middle_leaves_nothing(sent, pair, tiny_prior_path, tmp_path):
+    command = [sys.executable, "-m", "ddfm_monai", "fuse", *pair, "-o", "out/fused.nii.gz", "--json"]
+    command += ["--prior", tiny_prior_path, "--steps", "300"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    for line in process.stdout:
+        if json.loads(line).get("stage") == "fuse":
+            os.kill(process.pid, sent)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert files_in(tmp_path) == {path.name for path in pair}
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from ddfm_monai.cli.main import run; print(run(['--help']), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.endswith("0 False\n")
+
+
+def test_prior_list_and_info(ddfm, tiny_prior_path):
+    assert "imagenet256" in ddfm("prior", "list").stdout
+    assert json.loads(ddfm("prior", "info", tiny_prior_path).stdout)["architecture"] == "SliceUNet"
+    unknown = ddfm("prior", "info", "nothing")
+    assert unknown.returncode == 2 and "imagenet256" in unknown.stderr

@@ -1,0 +1,130 @@
+"""Where weights come from, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ddfm_monai.errors import UsageError
+from ddfm_monai.files import sha256_of
+from ddfm_monai.priors import ADMUNet, download_prior, find_prior, known_priors, load_prior, registry
+
+ADM = {"image_size": 32, "num_channels": 32, "num_res_blocks": 1, "channel_mult": "1,2", "attention_resolutions": "16"}
+
+
+@pytest.fixture
+def copy_of_tiny(tiny_prior_path: Path, tmp_path: Path) -> Path:
+    for suffix in (".safetensors", ".json"):
+        (tmp_path / f"mine{suffix}").write_bytes(tiny_prior_path.with_suffix(suffix).read_bytes())
+    return tmp_path / "mine.safetensors"
+
+
+def test_a_file_with_its_configuration(copy_of_tiny):
+    prior = load_prior(copy_of_tiny)
+    assert prior.name == "mine" and prior.sha256 == sha256_of(copy_of_tiny)
+    x = torch.randn(2, 1, 4 * prior.stride, 2 * prior.stride)
+    assert prior(x, torch.tensor([3, 700])).shape == x.shape
+    assert not prior.training and not any(p.requires_grad for p in prior.parameters())
+
+
+def test_guided_diffusion_checkpoint_with_its_keys_alone(tmp_path):
+    network = ADMUNet(**ADM, learn_sigma=True, num_heads=2)
+    torch.save(network.state_dict(), tmp_path / "theirs.pt")
+    (tmp_path / "theirs.json").write_text(json.dumps({**ADM, "learn_sigma": True, "num_heads": 2}))
+    prior = load_prior(tmp_path / "theirs.pt")
+    assert prior.in_channels == 3
+    x = torch.randn(1, 3, 32, 32)
+    assert prior(x, torch.tensor([5])).shape == x.shape  # variances are dropped
+
+
+def test_shipped_priors_are_listed():
+    assert "imagenet256" in known_priors()
+
+
+@pytest.mark.parametrize("name", ["nonsense", "nowhere.safetensors"])
+def test_unknown_names_and_missing_files(name):
+    with pytest.raises(UsageError, match=name):
+        load_prior(name)
+
+
+def test_missing_weights_say_where_to_put_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match=r"ddfm prior download imagenet256.*256x256_diffusion_uncond.pt"):
+        load_prior("imagenet256")
+
+
+def test_changed_weights_are_refused(copy_of_tiny):
+    data = bytearray(copy_of_tiny.read_bytes())
+    data[-1] ^= 1
+    copy_of_tiny.write_bytes(data)
+    with pytest.raises(UsageError, match="SHA-256"):
+        load_prior(copy_of_tiny)
+
+
+def _forget_hash(path: Path) -> None:
+    card = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**card, "sha256": ""}))
+
+
+def test_truncated_weights_are_refused(copy_of_tiny):
+    _forget_hash(copy_of_tiny)
+    copy_of_tiny.write_bytes(copy_of_tiny.read_bytes()[:1000])
+    with pytest.raises(UsageError, match=r"mine\.safetensors"):
+        load_prior(copy_of_tiny)
+
+
+class _Trap:
+    def __reduce__(self):
+        return (Path.touch, (Path("trap-was-run"),))
+
+
+def test_a_pickle_that_would_run_code_is_refused(copy_of_tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.pt"
+    path.write_bytes(pickle.dumps(_Trap()))
+    path.with_suffix(".json").write_text(copy_of_tiny.with_suffix(".json").read_text())
+    _forget_hash(path)
+    with pytest.raises(UsageError, match="plain weights"):
+        load_prior(path)
+    assert not Path("trap-was-run").exists()
+
+
+def test_weights_that_do_not_fit(copy_of_tiny):
+    card = json.loads(copy_of_tiny.with_suffix(".json").read_text())
+    card["config"]["channels"] = [16, 32]
+    copy_of_tiny.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(UsageError, match="do not fit"):
+        load_prior(copy_of_tiny)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"architecture": "Nothing", "config": {}}', '{"config": {}}'])
+def test_broken_configurations(copy_of_tiny, text):
+    copy_of_tiny.with_suffix(".json").write_text(text)
+    with pytest.raises(UsageError, match="mine"):
+        load_prior(copy_of_tiny)
+    copy_of_tiny.with_suffix(".json").unlink()
+    with pytest.raises(UsageError, match="configuration is missing"):
+        load_prior(copy_of_tiny)
+
+
+def test_download_checks_the_hash_and_leaves_nothing_half(tmp_path, monkeypatch, tiny_prior_path):
+    from dataclasses import replace
+
+    card = replace(find_prior("imagenet256"), path=tmp_path / "cache" / "w.pt", url=tiny_prior_path.as_uri())
+    monkeypatch.setattr(registry, "known_priors", lambda: {"imagenet256": card})
+    with pytest.raises(UsageError, match="SHA-256"):
+        download_prior("imagenet256")
+    assert list((tmp_path / "cache").iterdir()) == []
+    card = replace(card, sha256=sha256_of(tiny_prior_path))
+    seen = []
+    path = download_prior("imagenet256", lambda done, total: seen.append(done))
+    assert load_file(path).keys() == load_file(tiny_prior_path).keys()
+    assert seen[-1] == tiny_prior_path.stat().st_size
+    card = replace(card, url="file:///no/such/file", path=tmp_path / "other.pt")
+    with pytest.raises(UsageError, match=r"put it at .*other.pt"):
+        download_prior("imagenet256")
