@@ -1,0 +1,155 @@
+"""The training bundle as its users run it, with a tiny network on slices made here."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from jsonschema import Draft201909Validator
+from monai.bundle import ConfigWorkflow
+
+from ddfm_monai.errors import DDFMError
+from ddfm_monai.priors import load_prior
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "ddfm_prior"
+TINY = {
+    "network_def#channels": [16, 24],
+    "network_def#down_blocks": [1, 1],
+    "network_def#up_blocks": [1, 1],
+    "network_def#num_heads": 2,
+    "views": [{"size": 32, "batch": 4, "power": 2.0, "share": [1, 1]}],
+    "learning_rate": 0.004,
+    "warmup": 5,
+    "validation_slices": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two volumes of ellipses, MRI-like and CT-like, 48 x 40 x 4."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    x, y = np.meshgrid(np.linspace(-1, 1, 48), np.linspace(-1, 1, 40), indexing="ij")
+    for case, name, levels in (("a", "mri", (60, 140)), ("b", "ct", (255, 90))):
+        slices = []
+        for _ in range(4):
+            head = np.hypot(x / rng.uniform(0.7, 0.9), y / rng.uniform(0.8, 0.9))
+            slices.append(np.select([head < 0.6, head < 0.9], [levels[1], levels[0]]) * (head < 0.9))
+        (folder / case).mkdir()
+        volume = np.stack(slices, axis=-1).astype(np.uint8)
+        nib.save(nib.Nifti1Image(volume, np.diag([-1.0, -1, 5, 1])), folder / case / f"{name}.nii.gz")
+    return folder
+
+
+def workflow(config: str, **settings: Any) -> ConfigWorkflow:
+    made = ConfigWorkflow(str(BUNDLE / "configs" / config), workflow_type="train", logging_file=False, **settings)
+    made.initialize()
+    return made
+
+
+def train(data: Path, output: Path, iterations: int, **settings: Any) -> list[dict[str, str]]:
+    """Run the training and return its log."""
+    settings = {**TINY, "iterations": iterations, "iterations_per_epoch": 10, **settings}
+    workflow("train.json", dataset_dir=str(data), output_dir=str(output), **settings).run()
+    with (output / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def last_weights(output: Path) -> dict[str, torch.Tensor]:
+    return torch.load(output / "last.pt", weights_only=True)["network"]
+
+
+def test_two_hundred_iterations_lower_the_loss_and_give_a_prior_that_denoises(data: Path, tmp_path: Path) -> None:
+    log = train(data, tmp_path, 200, validation_dir=str(data), validate_every=20)
+    losses = [float(row["loss"]) for row in log]
+    assert len(losses) == 20
+    assert np.mean(losses[-3:]) < 0.7 * losses[0]
+    assert 0 < float(log[-1]["val_mean"]) < 0.2
+    prior = load_prior(tmp_path / "prior.safetensors")
+    card = json.loads((tmp_path / "prior.json").read_text())["card"]
+    assert card["training_slices"] == {"ct": 4, "mri": 4}
+    assert card["iterations"] == 200
+    x, steps = torch.randn(1, 1, 32, 32), torch.tensor([100])
+    assert prior(x, steps).shape == x.shape
+
+
+def test_a_resumed_training_goes_on_exactly(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "whole", 30, keep_every=2)
+    train(data, tmp_path / "rest", 30, resume=str(tmp_path / "whole" / "epoch_0002.pt"))
+    whole, rest = last_weights(tmp_path / "whole"), last_weights(tmp_path / "rest")
+    assert all(torch.equal(whole[name], rest[name]) for name in whole)
+
+
+def test_all_configs_describe_one_network() -> None:
+    train_config, evaluate_config = (
+        json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in ("train", "evaluate")
+    )
+    assert train_config["network_def"] == evaluate_config["network_def"]
+
+
+def test_evaluate_reports_the_error_of_the_trained_weights(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path, 10)
+    network = {name: value for name, value in TINY.items() if name.startswith("network_def")}
+    where = {"dataset_dir": str(data), "output_dir": str(tmp_path / "eval"), "slices_per_modality": 1}
+    workflow("evaluate.json", weights=str(tmp_path / "prior.safetensors"), **where, **network).run()
+    report = json.loads((tmp_path / "eval" / "noise_prediction_error.json").read_text())
+    assert 0 < report["mean"] < 1.5
+    assert {"t000", "t900", "ct", "mri"} < set(report)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dataset_dir": None}, "--dataset_dir"),
+        ({"dataset_dir": "absent"}, "absent: no such folder"),
+        ({"resume": "absent.pt"}, "absent.pt: no such checkpoint"),
+        ({"learnign_rate": 1.0}, "did you mean 'learning_rate'"),
+        ({"modality_shares": {"pet": 1.0}}, "None of the modalities"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_it_begins(
+    data: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    settings = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "iterations": 10, **TINY, **settings}
+    with pytest.raises(Exception, match="Failed to") as caught:  # MONAI's own error around ours
+        workflow("train.json", **settings)
+    assert message in str(_reason(caught.value))
+    assert not (tmp_path / "out").exists()
+
+
+def _reason(error: BaseException | None) -> BaseException | None:
+    while error is not None and not isinstance(error, DDFMError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def test_the_command_of_the_readme_fails_loudly_on_a_mistyped_setting(data: Path, tmp_path: Path) -> None:
+    config = str(BUNDLE / "configs" / "train.json")
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", str(data)]
+    done = subprocess.run([*command, "--iteratoins", "5"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "unknown setting 'iteratoins': did you mean 'iterations'?" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata_follows_the_schema() -> None:
+    schema = json.loads((Path(__file__).parent / "meta_schema_20240725.json").read_text())
+    metadata = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
+    Draft201909Validator(schema).validate(metadata)
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == ["16*n", "16*n"]
+
+
+def test_the_bundle_has_every_property_of_a_training(data: Path, tmp_path: Path) -> None:
+    settings = {**TINY, "iterations": 10, "iterations_per_epoch": 10}
+    made = workflow("train.json", dataset_dir=str(data), output_dir=str(tmp_path), **settings)
+    assert not made.check_properties()
+    assert made.trainer.state.max_epochs == 1
