@@ -201,8 +201,10 @@ def open_dataset(source: Path | BinaryIO, path: Path, stop_before_pixels: bool) 
     """
     try:
         ds = pydicom.dcmread(source, stop_before_pixels=stop_before_pixels, force=True)
-        preamble = ds.preamble is not None
-        if not preamble and not all(ds.get(name) for name in ("SOPClassUID", "SOPInstanceUID", "Rows")):
+        missing = [name for name in ("SOPClassUID", "SOPInstanceUID", "Rows") if not ds.get(name)]
+        if ds.preamble is None and missing:
+            if ds.get("SOPClassUID") in MODALITY_OF_CLASS:
+                raise Problem("E_HEADER", f"there is no preamble and no {missing[0]}", path).error()
             raise Problem("S_NOT_DICOM", "the file is not DICOM", path).error()
         if not ds.file_meta.get("TransferSyntaxUID"):
             ds.file_meta.TransferSyntaxUID = _encoding(ds)
