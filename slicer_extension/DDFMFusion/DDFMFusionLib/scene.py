@@ -56,10 +56,17 @@ class ExportedPair:
 
 @dataclass(frozen=True)
 class FusedNodes:
-    """What a fusion added to the scene."""
+    """What a fusion added to the scene.
+
+    Args:
+        fused: the fused volume.
+        uncertainty: how much the samples differ, if it was asked for.
+        alignment: the linear transform that was found for the second volume; it is not applied to it.
+    """
 
     fused: slicer.vtkMRMLScalarVolumeNode
-    uncertainty: slicer.vtkMRMLScalarVolumeNode | None
+    uncertainty: slicer.vtkMRMLScalarVolumeNode | None = None
+    alignment: slicer.vtkMRMLLinearTransformNode | None = None
 
 
 # -- Questions about volumes -----------------------------------------------------------------------
@@ -134,7 +141,7 @@ def add_results(
     """Load a worker's outputs beside the reference.
 
     Args:
-        outputs: role ("fused", "uncertainty") to file.
+        outputs: role ("fused", "uncertainty", "transform") to file.
         provenance: kept in the fused node's attribute ``DDFM.provenance``.
         pair: what was exported.
         reference_id, second_id: the sources' node IDs; they may have been deleted meanwhile.
@@ -156,7 +163,10 @@ def add_results(
         uncertainty.SetDescription(_("Spread (standard deviation) of several DDFM samples. Not for diagnosis."))
         highest = float(slicer.util.arrayFromVolume(uncertainty).max())
         _set_display(uncertainty, UNCERTAINTY_COLOURS, 0.0, highest or 1.0)
-    return FusedNodes(fused, uncertainty)
+    alignment = None
+    if "transform" in outputs and sources[1] is not None:
+        alignment = _load_alignment(outputs["transform"], sources[1], pair)
+    return FusedNodes(fused, uncertainty, alignment)
 
 
 def show_layers(under: slicer.vtkMRMLVolumeNode | None, fused: slicer.vtkMRMLVolumeNode | None, opacity: float) -> None:
@@ -228,6 +238,28 @@ def load_volume(path: Path, name: str) -> slicer.vtkMRMLScalarVolumeNode:
     if node is None:
         raise RuntimeError(_("The volume could not be read from {path}").format(path=path))
     slicer.mrmlScene.RemoveNode(node.GetStorageNode())
+    return node
+
+
+def _load_alignment(
+    path: Path, second: slicer.vtkMRMLVolumeNode, pair: ExportedPair
+) -> slicer.vtkMRMLLinearTransformNode:
+    """A transform that moves the second volume, from where it is, to where it was fused.
+
+    The worker's transform holds in the reference's coordinates; the node's is in the world's, so that hardening the
+    second volume and putting it under the node is all that is needed.
+    """
+    node = slicer.mrmlScene.AddNewNodeByClass(
+        "vtkMRMLLinearTransformNode", _("{second} aligned").format(second=second.GetName())
+    )
+    storage = slicer.vtkMRMLTransformStorageNode()
+    storage.SetFileName(str(path))
+    if not storage.ReadData(node):
+        raise RuntimeError(_("The transform could not be read from {path}").format(path=path))
+    frame = slicer.mrmlScene.GetNodeByID(pair.transform_id) if pair.transform_id else None
+    to_world = _transform_between(frame, None)
+    moved = to_world @ _transform_between(node, None) @ np.linalg.inv(to_world)
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(moved))
     return node
 
 

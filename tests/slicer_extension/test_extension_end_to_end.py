@@ -1,0 +1,145 @@
+"""The module with the real worker, ``python -m ddfm_monai``, and a tiny random prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from typer.testing import CliRunner
+
+from ddfm_monai.cli.main import app
+
+pytest.importorskip("slicer", reason="slicer-core is not installed (pip install ddfm-monai[slicer-test])")
+
+# Powers of two: Slicer's and our way of writing a geometry differ in the last bit of other numbers, and voxels that are
+# resampled with them in the last bit, too.
+GRID = np.array([[-4.0, 0, 0, 86], [0, -4, 0, 80], [0, 0, 8, -30], [0, 0, 0, 1.0]])
+OTHER_GRID = np.array([[0, 4.0, 0, -99], [2, 0, 0, -80], [0, 0, 8, -50], [0, 0, 0, 1.0]])
+
+
+def head(shape: tuple[int, int, int], affine: np.ndarray, is_ct: bool) -> np.ndarray:
+    """A head around the origin of RAS, (K, J, I), with some structure for a registration to hold on to."""
+    ijk = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1)
+    ras = ijk @ affine[:3, :3].T + affine[:3, 3]
+
+    def ball(centre: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
+        return ((ras - centre) ** 2 / np.square(radii)).sum(-1) < 1
+
+    skull, brain = ball((0, 0, 10), (65, 75, 60)), ball((0, 0, 10), (55, 65, 50))
+    left, right = ball((-15, 10, 10), (8, 20, 25)), ball((18, 15, 10), (7, 24, 25))
+    levels = (1000.0, 40.0, 5.0, -1000.0) if is_ct else (100.0, 600.0, 900.0, 0.0)
+    values = np.select([left | right, brain, skull], [levels[2], levels[1], levels[0]], levels[3])
+    return ndimage.gaussian_filter(values, 0.7).astype(np.int16).transpose(2, 1, 0)
+
+
+@pytest.fixture
+def volumes(add_volume: Callable[..., Any]) -> tuple[Any, Any]:
+    """MRI and CT of one head on two grids."""
+    return (
+        add_volume("T2", head((44, 42, 10), GRID, is_ct=False), GRID),
+        add_volume("CT", head((80, 50, 15), OTHER_GRID, is_ct=True), OTHER_GRID),
+    )
+
+
+@pytest.fixture
+def settings(tiny_prior_path: Path) -> Any:
+    from DDFMFusionLib.choices import Device
+    from DDFMFusionLib.command import FusionSettings
+
+    return FusionSettings(steps=3, prior=tiny_prior_path, device=Device.CPU)
+
+
+@pytest.fixture
+def logic(slicer: Any) -> Any:
+    from DDFMFusion import DDFMFusionLogic
+
+    return DDFMFusionLogic()
+
+
+def test_the_result_equals_the_command_voxel_for_voxel(
+    slicer: Any, logic: Any, volumes: tuple[Any, Any], settings: Any, tmp_path: Path
+) -> None:
+    fused = logic.fuse(*volumes, settings).fused
+    files = []
+    for node in volumes:
+        node.AddDefaultStorageNode()
+        files.append(str(tmp_path / f"{node.GetName()}.nrrd"))
+        node.GetStorageNode().SetFileName(files[-1])
+        assert node.GetStorageNode().WriteData(node)
+    output = tmp_path / "command.nrrd"
+    options = ["--steps", "3", "--prior", str(settings.prior), "--device", "cpu"]
+    kinds = ["--reference-kind", "mr", "--second-kind", "ct"]
+    command = CliRunner().invoke(app, ["fuse", *files, "-o", str(output), *options, *kinds])
+    assert command.exit_code == 0, command.output
+    from DDFMFusionLib import scene
+
+    expected = scene.load_volume(output, "command")
+    values = slicer.util.arrayFromVolume(fused)
+    assert values.std() > 0.01
+    np.testing.assert_array_equal(values, slicer.util.arrayFromVolume(expected))
+    assert scene.on_same_grid(volumes[0], fused)
+
+
+def test_colour_uncertainty_and_alignment_come_back_as_nodes(
+    slicer: Any, logic: Any, volumes: tuple[Any, Any], settings: Any
+) -> None:
+    import dataclasses
+
+    from DDFMFusionLib import scene
+    from DDFMFusionLib.choices import Modality
+
+    reference, second = volumes
+    # The reference lies under a transform, and the second volume is 9 mm away from where it belongs.
+    parent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    turned = np.array([[0, -1, 0, 40], [1, 0, 0, -10], [0, 0, 1, 5], [0, 0, 0, 1.0]])
+    parent.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(turned))
+    reference.SetAndObserveTransformNodeID(parent.GetID())
+    shift = np.eye(4)
+    shift[0, 3] = 9.0
+    second.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(turned @ shift @ OTHER_GRID))
+    settings = dataclasses.replace(
+        settings, align=True, colour=True, uncertainty=True, steps=2, second_kind=Modality.PET
+    )
+    nodes = logic.fuse(reference, second, settings)
+    assert nodes.fused.IsA("vtkMRMLVectorVolumeNode")
+    assert slicer.util.arrayFromVolume(nodes.fused).shape == (10, 42, 44, 3)
+    assert scene.on_same_grid(reference, nodes.fused)
+    assert nodes.uncertainty.GetImageData().GetNumberOfScalarComponents() == 1
+    second.SetAndObserveTransformNodeID(nodes.alignment.GetID())
+    expected = turned @ OTHER_GRID @ [40, 25, 3, 1]
+    moved = scene._ijk_to_world(second) @ [40, 25, 3, 1]
+    assert np.linalg.norm(moved - expected) < 4.0  # mm; the voxels are 3.9 x 3.9 x 8 mm
+
+
+def test_the_real_worker_is_cancelled_without_a_trace(
+    slicer: Any, logic: Any, volumes: tuple[Any, Any], settings: Any
+) -> None:
+    from DDFMFusionLib.job import State
+    from DDFMFusionLib.problem import FusionProblem
+
+    parameters = logic.getParameterNode()
+    parameters.referenceVolume, parameters.secondVolume = volumes
+    parameters.priorFile, parameters.steps = str(settings.prior), 400
+    fusion = logic.start(parameters)
+    while fusion.job.progress.get("stage") != "fuse":
+        fusion.job.poll(wait=0.1)
+        assert not fusion.job.is_over, fusion.job.problem
+    fusion.job.cancel()
+    fusion.job.wait()
+    assert fusion.job.state is State.CANCELLED
+    with pytest.raises(FusionProblem, match="cancelled"):
+        fusion.take_results()
+    assert list(Path(slicer.app.temporaryPath).iterdir()) == []
+
+
+def test_the_sample_pair_is_made_here_and_can_be_fused(slicer: Any, logic: Any) -> None:
+    from DDFMFusionLib.logic import why_not
+
+    parameters = logic.getParameterNode()
+    parameters.referenceVolume, parameters.secondVolume = logic.loadSamplePair()
+    assert [parameters.referenceVolume.GetName(), parameters.secondVolume.GetName()] == ["Phantom MRI", "Phantom CT"]
+    assert why_not(parameters) == ""
