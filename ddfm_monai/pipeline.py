@@ -21,6 +21,7 @@ from ddfm_monai.errors import UsageError
 from ddfm_monai.files import sha256_of
 from ddfm_monai.method import DDFMInferer, Likelihood, Step, noise_field
 from ddfm_monai.priors import Prior, load_prior
+from ddfm_monai.priors.precision import PRECISIONS, choose_precision
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.volumes import (
     Registration,
@@ -91,6 +92,7 @@ def fuse_volumes(
     colour: bool = False,
     samples: int = 1,
     device: str | torch.device | None = None,
+    precision: str = "auto",
     batch_size: int | None = None,
     progress: ProgressCallback = silent,
 ) -> FusionResult:
@@ -109,6 +111,8 @@ def fuse_volumes(
         colour: keep or give colour: the result is RGB. Colour pictures always give colour.
         samples: how many chains are drawn; more than one gives the mean and its uncertainty.
         device: for the network; by default CUDA where there is one, else the CPU.
+        precision: of the network: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: bfloat16 where the
+            device is quicker with it.
         batch_size: slices at a time; by default chosen for the device. The result does not depend on it.
         progress: called after every step; raising :class:`~ddfm_monai.errors.Cancelled` in it stops the fusion.
 
@@ -133,7 +137,7 @@ def fuse_volumes(
     b = b.onto(a, transform)
 
     inferer = _make_inferer(steps, likelihood, seed)
-    network = _make_prior(prior, device)
+    network = _make_prior(prior, device, precision)
     axis = slice_axis(a.volume)
     foreground = common_foreground(a.grey, b.grey, a.scaling.air, b.scaling.air, axis)
     plan = plan_slices(foreground, network.stride, axis)
@@ -152,6 +156,7 @@ def fuse_volumes(
             "seed": seed,
             "samples": samples,
             "device": network.device.type,
+            "precision": str(network.precision).removeprefix("torch."),
         },
         "reference": a.describe(),
         "second": {**b.describe(), "overlap": round(overlap, 4)},
@@ -253,11 +258,17 @@ def _make_inferer(steps: int | None, likelihood: str | Likelihood, seed: int) ->
         raise UsageError(str(error)) from None
 
 
-def _make_prior(prior: Prior | str | Path, device: str | torch.device | None) -> Prior:
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device is cuda, but this machine (or this build of torch) has none. Use --device cpu.")
-    return prior.to(device) if isinstance(prior, Prior) else load_prior(prior, device)
+def _make_prior(prior: Prior | str | Path, device: str | torch.device | None, precision: str) -> Prior:
+    try:
+        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        network = prior.to(target) if isinstance(prior, Prior) else load_prior(prior, target)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"device is {device!r}, which cannot be used here ({reason}). Use --device cpu.") from None
+    if precision != "auto" and precision not in PRECISIONS:
+        raise UsageError(f"precision is {precision!r}; auto, {', '.join(PRECISIONS)} are possible.")
+    network.precision = choose_precision(precision, target)
+    return network
 
 
 @dataclass(frozen=True)

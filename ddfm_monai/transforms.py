@@ -39,6 +39,7 @@ class DDFMFuse(Transform):
         colour: the result is RGB, 0..255, in the hue or the colour map of the functional source.
         samples: number of chains; more than one gives their mean.
         device: for the network. Defaults to CUDA where there is one.
+        precision: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``.
         batch_size: slices at a time. Defaults to what suits the device.
 
     Example:
@@ -61,6 +62,7 @@ class DDFMFuse(Transform):
         colour: bool = False,
         samples: int = 1,
         device: str | torch.device | None = None,
+        precision: str = "auto",
         batch_size: int | None = None,
     ) -> None:
         self.prior = prior
@@ -75,6 +77,7 @@ class DDFMFuse(Transform):
             "colour": colour,
             "samples": samples,
             "device": device,
+            "precision": precision,
             "batch_size": batch_size,
         }
 

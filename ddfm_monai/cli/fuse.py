@@ -32,6 +32,15 @@ class Kind(str, Enum):
     picture = "picture"
 
 
+class Precision(str, Enum):
+    """Arithmetic of the network; auto is bfloat16 where that is quicker."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 class Register(str, Enum):
     """How the second source is aligned first."""
 
@@ -58,6 +67,7 @@ def fuse(
     steps: int = typer.Option(None, help="Network evaluations per slice.  [default: the likelihood's]", min=1),
     prior: str = typer.Option("medical", help="A known prior (ddfm prior list) or a weight file."),
     device: str = typer.Option(None, help="cpu, cuda, cuda:1, ...  [default: CUDA if there is one]"),
+    precision: Precision = typer.Option(Precision.auto, help="Arithmetic of the network."),
     seed: int = typer.Option(3407, help="Seed of the start noise."),
     likelihood: LikelihoodName = typer.Option(LikelihoodName.default, help="The EM step."),
     reference_kind: Kind = typer.Option(Kind.auto, help="What the reference is."),
@@ -76,6 +86,7 @@ def fuse(
     settings: dict[str, Any] = {
         "steps": steps,
         "device": device,
+        "precision": precision.value,
         "seed": seed,
         "likelihood": likelihood.value,
         "reference_kind": reference_kind.value,

@@ -34,6 +34,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.files import atomic_path, sha256_of
+from ddfm_monai.priors.precision import bf16_pays
 from ddfm_monai.priors.slice_unet import SliceUNet
 
 __all__ = [
@@ -601,11 +602,3 @@ class CsvLog:
             if new:
                 writer.writeheader()
             writer.writerow(row)
-
-
-def bf16_pays(device: str | torch.device) -> bool:
-    """Whether the device multiplies bf16 faster than fp32: a recent CUDA card, a CPU with AVX-512 BF16."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and "avx512_bf16" in flags.read_text(errors="ignore")
