@@ -13,6 +13,7 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ddfm_monai.dicom.write import GREY_MAXIMUM
 from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.metrics.coherence import through_plane_coherence
 from ddfm_monai.metrics.colour import hue_error
@@ -188,15 +189,17 @@ def _colours(a: MetaTensor, b: MetaTensor, kind_b: str) -> Tensor | None:
 
 
 def _fused01(fused: MetaTensor, path: Path) -> MetaTensor:
-    """A fused grey volume in [0, 1] (as `ddfm` writes it) or 0..255, or RGB, as [0, 1]."""
+    """What may be a fused file, in [0, 1]: grey 0..1 (as `ddfm` writes files) or 0..255, our grey DICOM series, RGB."""
     low, high = float(fused.min()), float(fused.max())
-    if low < 0 or high > 255:
+    grey = fused.shape[0] == 1
+    white = GREY_MAXIMUM if grey and path.is_dir() else 1 if grey and high <= 1 else 255
+    if low < 0 or high > white:
         raise InputError(
             f"{path}: values {low:.4g} to {high:.4g}; expected a fusion on the scale 0 to 1 or 0 to 255. "
             "Is this the fused file? The order is FUSED A B.",
             "E_NOT_FUSED",
         )
-    return fused if high <= 1 and fused.shape[0] == 1 else cast(MetaTensor, fused / 255)
+    return cast(MetaTensor, fused / white)
 
 
 def _grey(volume01: MetaTensor) -> MetaTensor:

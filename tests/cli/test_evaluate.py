@@ -15,9 +15,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom.results import SMALL, derivation, values_of  # tests/dicom
+from dicom.synthetic import save_pair
 from PIL import Image
 
 from ddfm_monai.cli import main
+from ddfm_monai.dicom.write import write_grey
 from ddfm_monai.metrics import METRIC_NAMES, evaluate_pair
 from ddfm_monai.volumes import choose_scaling, colour, make_volume, read_volume, resample_to, write_volume
 
@@ -133,6 +136,19 @@ def test_colour_result_has_a_hue_error(ddfm: Run, tmp_path: Path) -> None:
         assert code == 0, err
         errors[name] = metrics_in(tmp_path / f"{name}.csv")["hue_error"]
     assert errors["kept"] < 5 and errors["lost"] > 20
+
+
+def test_dicom_series_give_what_the_fused_nifti_gives(ddfm: Run, tmp_path: Path) -> None:
+    save_pair(tmp_path, **SMALL)
+    made = derivation(tmp_path / "mr", tmp_path / "ct")
+    write_grey(values_of(made.base), made, tmp_path / "series")
+    write_volume(make_volume(values_of(made.base)[None], made.base.volume.affine), tmp_path / "fused.nii.gz")
+    found = []
+    for name in ("series", "fused.nii.gz"):
+        code, _, err = ddfm(tmp_path / name, tmp_path / "mr", tmp_path / "ct", "--csv", tmp_path / f"{name}.csv")
+        assert code == 0, err
+        found.append(metrics_in(tmp_path / f"{name}.csv"))
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 # --- folders
