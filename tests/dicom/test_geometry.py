@@ -1,0 +1,95 @@
+"""Grids from slice positions, and the shared part of two boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddfm_monai.dicom.errors import DicomError
+from ddfm_monai.dicom.geometry import along_normal, fit_grid, overlap_fraction
+
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def grid(origin: tuple[float, float, float] = (0, 0, 0), step: float = 2.0, slices: int = 10, size: int = 20):
+    positions = [(origin[0], origin[1], origin[2] + step * k) for k in range(slices)]
+    return fit_grid(positions, AXIAL, (1.0, 1.0), size, size)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    angles=st.tuples(*[st.floats(-180, 180)] * 3),
+    spacing=st.tuples(*[st.floats(0.2, 5)] * 3),
+    origin=st.tuples(*[st.floats(-500, 500)] * 3),
+    slices=st.integers(2, 60),
+)
+def test_a_regular_stack_is_recovered_at_any_orientation(
+    angles: tuple[float, float, float],
+    spacing: tuple[float, float, float],
+    origin: tuple[float, float, float],
+    slices: int,
+) -> None:
+    a, b, c = np.deg2rad(angles)
+    rotation = (
+        np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+        @ np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+        @ np.array([[np.cos(c), 0, np.sin(c)], [0, 1, 0], [-np.sin(c), 0, np.cos(c)]])
+    ).round(6)
+    orientation = (*rotation[:, 0], *rotation[:, 1])
+    step = np.cross(rotation[:, 0], rotation[:, 1]) * spacing[2]
+    positions = [tuple((np.array(origin) + k * step).round(4)) for k in range(slices)]
+    found = fit_grid(positions, orientation, (spacing[1], spacing[0]), 30, 40)
+    assert found.shape == (40, 30, slices)
+    assert found.tilt == 0
+    last = np.array(found.lps) @ [39, 29, slices - 1, 1]
+    true = np.array(origin) + 39 * spacing[0] * rotation[:, 0] + 29 * spacing[1] * rotation[:, 1] + (slices - 1) * step
+    np.testing.assert_allclose(last[:3], true, atol=2e-3)
+    np.testing.assert_allclose(found.affine @ [0, 0, 0, 1], [-origin[0], -origin[1], origin[2], 1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("heights", "code"),
+    [
+        ([0, 2, 4, 6.015, 8], None),
+        ([0, 2, 4, 6.05, 8], "E_IRREGULAR_SPACING"),
+        ([0, 2, 4, 8, 10], "E_MISSING_SLICES"),
+        ([0, 2, 4, 12, 14], "E_MISSING_SLICES"),
+        ([0, 2, 4, 7, 9], "E_IRREGULAR_SPACING"),
+        ([0, 2, 2, 4, 6], "E_DUPLICATE_POSITION"),
+        ([0, 0, 2, 2, 4, 4], "E_DUPLICATE_POSITION"),
+        ([0, *np.cumsum(np.linspace(1.98, 2.02, 60))], "E_IRREGULAR_SPACING"),
+    ],
+)
+def test_which_gaps_are_accepted(heights: list[float], code: str | None) -> None:
+    positions = [(0.0, 0.0, float(height)) for height in heights]
+    if code is None:
+        assert fit_grid(positions, AXIAL, (1, 1), 8, 8).spacing[2] == pytest.approx(2, abs=0.01)
+        return
+    with pytest.raises(DicomError) as caught:
+        fit_grid(positions, AXIAL, (1, 1), 8, 8)
+    assert caught.value.code == code
+
+
+def test_a_volume_beyond_memory_is_refused() -> None:
+    with pytest.raises(DicomError) as caught:
+        fit_grid([(0, 0, 0), (0, 0, 1)], AXIAL, (1, 1), 40000, 40000)
+    assert caught.value.code == "E_TOO_LARGE"
+
+
+def test_slices_are_ordered_along_their_normal() -> None:
+    assert along_normal((1, 2, 3), AXIAL) == 3
+    assert along_normal((1, 2, 3), (1, 0, 0, 0, 0, -1)) == 2
+    assert along_normal(None, AXIAL) == 0
+
+
+def test_overlap_of_boxes() -> None:
+    small, large = grid(), grid((-50, -50, -50), 5.0, 30, 120)
+    assert overlap_fraction(small, large) == overlap_fraction(large, small) == 1
+    assert overlap_fraction(small, small) == 1
+    assert overlap_fraction(grid((1000, 0, 0)), large) == 0
+    assert overlap_fraction(grid((10, 0, 0)), grid()) == pytest.approx(0.5, abs=0.03)
+    away = np.eye(4)
+    away[0, 3] = -10
+    assert overlap_fraction(grid(), grid((10, 0, 0)), away) == 1
