@@ -3,8 +3,9 @@
     python benchmarks/quality.py DATA_DIR [--every 5] [--methods maximum default] [--cases ct_02] [--format markdown]
 
 DATA_DIR holds one folder per case with ``mri.*`` and one of ``ct.*``, ``pet.*`` or ``spect.*`` in any readable format
-(``mri.nii.gz``, ``mri.png``), 8-bit grey. Cases are averaged by modality, each case weighted by its number of slices
-that hold foreground. The columns are explained in docs/metrics.md.
+(``mri.nii.gz``, ``mri.png``), 8-bit grey; ``pet_rgb.*`` or ``spect_rgb.*`` beside them gives the hue error. Cases are
+averaged by modality, each weighted by its number of slices that hold foreground. The columns are explained in
+docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ddfm_monai.metrics import evaluate_slices, lesion_transfer, noise_gain, through_plane_coherence
+from ddfm_monai.metrics import evaluate_slices, hue_error, lesion_transfer, noise_gain, through_plane_coherence
 from ddfm_monai.metrics.slices import luma
 
 Volume = NDArray[np.uint8]  # (X, Y, Z), grey levels 0..255
@@ -31,8 +33,18 @@ Method = Callable[[Volume, Volume], Volume]
 UPRIGHT = np.diag([-1.0, -1.0, 1.0, 1.0])  # affine: x is the column, y the row of a slice with anterior on top
 SECONDS = ("ct", "pet", "spect")
 FIELD = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM_range2", "SSIM_range255")
-COLUMNS = (*FIELD, "a+", "a-", "b+", "b-", "worst", "gain", "gain_head", "coherence", "s/slice")
+COLUMNS = (*FIELD, "a+", "a-", "b+", "b-", "worst", "gain", "gain_head", "coherence", "hue", "s/slice")
 THREE_DIGITS = ("coherence", "s/slice")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient: the second source's modality, both sources, the second one's colours ``(3, X, Y, Z)``, 0..255."""
+
+    modality: str
+    a: Volume
+    b: Volume
+    colours: NDArray[np.float64] | None
 
 
 def mean(a: Volume, b: Volume) -> Volume:
@@ -140,8 +152,9 @@ def remembering(fuse: Method) -> Method:
     return fuse_once
 
 
-def measure(method: Method, a: Volume, b: Volume, probes: bool) -> dict[str, float]:
+def measure(method: Method, case: Case, probes: bool) -> dict[str, float]:
     """Every column of one method on one case, and ``slices``, the number of slices that the field's metrics used."""
+    a, b = case.a, case.b
     fuse = remembering(method)
     start = time.perf_counter()
     fused = fuse(a, b)
@@ -151,11 +164,23 @@ def measure(method: Method, a: Volume, b: Volume, probes: bool) -> dict[str, flo
     row["slices"] = len(per_slice)
     if a.shape[-1] > 1:
         row["coherence"] = through_plane_coherence(fused, a, b)
+    if case.colours is not None:
+        row["hue"] = hue_error(in_colours(fused, case.colours), case.colours)
     if probes:
         row |= lesion_transfer(fuse, a, b)
         gain = noise_gain(fuse, a, b)
         row |= {"gain": gain["slice"], "gain_head": gain["head"]}
     return row
+
+
+def in_colours(fused: Volume, colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The fused grey levels with the hue of ``(3, X, Y, Z)`` colours, as a colour fusion gives it."""
+    import torch
+
+    from ddfm_monai.volumes.colour import with_luma
+
+    coloured = with_luma(torch.as_tensor(colours).float(), torch.as_tensor(fused[None] / 255).float())
+    return np.rint(coloured.numpy())
 
 
 def combine(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -172,8 +197,8 @@ def combine(rows: list[dict[str, float]]) -> dict[str, float]:
     return combined
 
 
-def read_case(folder: Path, every: int) -> tuple[str, Volume, Volume]:
-    """The second source's modality, and both sources' every ``every``-th slice."""
+def read_case(folder: Path, every: int) -> Case:
+    """A case folder's every ``every``-th slice."""
     from ddfm_monai.volumes import read_volume
 
     def grey(path: Path) -> Volume:
@@ -182,7 +207,8 @@ def read_case(folder: Path, every: int) -> tuple[str, Volume, Volume]:
 
     for modality in SECONDS:
         for second in sorted(folder.glob(f"{modality}.*")):
-            return modality, grey(next(folder.glob("mri.*"))), grey(second)
+            rgb = [read_volume(path).numpy()[..., ::every] for path in folder.glob(f"{modality}_rgb.*")]
+            return Case(modality, grey(next(folder.glob("mri.*"))), grey(second), rgb[0] if rgb else None)
     sys.exit(f"{folder}: holds no mri.* with ct.*, pet.* or spect.*")
 
 
@@ -220,11 +246,11 @@ def main() -> None:
         sys.exit(f"{arguments.data}: no case folder of the names asked for")
     rows: dict[str, dict[str, list[dict[str, float]]]] = {}
     for folder in folders:
-        modality, a, b = read_case(folder, arguments.every)
+        case = read_case(folder, arguments.every)
         for name in arguments.methods or table:
             print(f"{folder.name} {name}", file=sys.stderr, flush=True)
-            row = measure(table[name], a, b, probes=not arguments.no_probes)
-            rows.setdefault(modality, {}).setdefault(name, []).append(row)
+            row = measure(table[name], case, probes=not arguments.no_probes)
+            rows.setdefault(case.modality, {}).setdefault(name, []).append(row)
     results = {
         modality: {name: combine(cases) for name, cases in by_method.items()} for modality, by_method in rows.items()
     }
