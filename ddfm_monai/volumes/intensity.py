@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -54,6 +54,8 @@ _TOKENS = {
 _AIR_HU = -500.0  # a CT with values below this shows air
 _BONE_HU = 200.0  # a CT in HU with values above this shows bone
 _SAMPLE_VOXELS = 1 << 21  # percentiles come from an even subset of about this size
+_SOLID = 0.93  # of the voxels of a constant background have a neighbour of the same value
+_INVISIBLE = 0.5 / 255  # less than half a grey level is background
 _Tensor = TypeVar("_Tensor", bound=torch.Tensor)
 
 
@@ -163,20 +165,22 @@ def choose_scaling(volume: MetaTensor, kind: str = "auto", window: str | tuple[f
     if kind == "ct" and limits is not None:
         return _window(kind, limits, sample, "window asked for")
     if _is_8bit(sample) and (is_picture(volume) or sample.max() >= 64):
-        return _with_air(Scaling(kind, 0.0, 255.0, "8-bit values, taken as they are: 0 to 255"), sample)
+        scaling = Scaling(kind, 0.0, 255.0, "8-bit values, taken as they are: 0 to 255")
+        return _with_air(scaling, _find_air(volume, sample))
     if kind == "ct":
         return _ct_scaling(sample)
-    if kind in ("pet", "spect"):
-        return _emission_scaling(kind, sample)
-    return _mr_scaling(kind, sample)
+    air = _find_air(volume, sample)
+    return _with_air(
+        _emission_scaling(kind, sample) if kind in ("pet", "spect") else _mr_scaling(kind, sample, air), air
+    )
 
 
 def foreground_mask(scaled: MetaTensor, air: float = 0.0, axis: int = 2) -> MetaTensor:
     """Which voxels are not background, for one scaled volume.
 
-    Background is every voxel that is exactly 0, and outside the body every voxel up to ``air`` (the noise ceiling
-    :attr:`Scaling.air`). With noise, single voxels above it are cleaned away by an opening of 3 x 3 pixels, and what
-    the remaining foreground encloses within a slice (dark tissue, bone in MRI) belongs to it.
+    Background is every voxel below half a grey level (1/510), and outside the body every voxel up to ``air`` (the
+    noise ceiling :attr:`Scaling.air`). With noise, single voxels above it are cleaned away by an opening of 3 x 3
+    pixels, and what the remaining foreground encloses within a slice (dark tissue, bone in MRI) belongs to it.
 
     Args:
         scaled: ``(1, X, Y, Z)`` or ``(3, X, Y, Z)`` in [0, 1].
@@ -188,11 +192,11 @@ def foreground_mask(scaled: MetaTensor, air: float = 0.0, axis: int = 2) -> Meta
     """
     values = scaled.as_tensor()
     brightest = values.amax(dim=0, keepdim=True) if values.shape[0] > 1 else values
-    mask = (brightest > air).cpu()
-    if air > 0:
+    mask = (brightest > max(air, _INVISIBLE)).cpu()
+    if air > _INVISIBLE:
         for plane in np.moveaxis(mask.numpy()[0], axis, 0):
             plane[...] = _solid(plane)
-        mask &= (brightest > 0).cpu()
+        mask &= (brightest > _INVISIBLE).cpu()
     return MetaTensor(mask, meta=scaled.meta)
 
 
@@ -231,33 +235,57 @@ def _sample(volume: MetaTensor) -> np.ndarray:
 
 
 def _is_8bit(sample: np.ndarray) -> bool:
-    return bool(sample.min() >= 0 and 1 < sample.max() <= 255 and (sample == np.rint(sample)).all())
+    return bool(sample.min() >= 0 and 1 < sample.max() <= 255 and _is_whole(sample))
 
 
-def _air(sample: np.ndarray) -> tuple[float, float] | None:
-    """Median and noise ceiling of the air around a body, in the volume's units; None where there is no air in view.
+def _is_whole(sample: np.ndarray) -> bool:
+    return bool((sample == np.rint(sample)).all())
 
-    Air is what lies in the lowest tenth of the robust range (2nd to 98th percentile). Its noise is estimated by the
-    median absolute deviation: for the Rayleigh noise of magnitude images 4 deviations above the median hold 99.9 %.
+
+@dataclass(frozen=True)
+class _Air:
+    """The values of the air around a body, in the volume's units."""
+
+    middle: float
+    ceiling: float  # of its noise; equal to `middle` where it has none
+
+
+def _find_air(volume: MetaTensor, sample: np.ndarray) -> _Air | None:
+    """The air in a volume; None where none is in view.
+
+    Air is what lies in the lowest tenth of the robust range (2nd to 98th percentile). Its noise ends four deviations
+    above its median, where the Rayleigh noise of magnitude images ends to 99.9 %. The deviation is estimated from
+    quantiles, since dark tissue is among the candidates too.
     """
     low, high = np.percentile(sample, [2, 98])
-    threshold = low + 0.1 * (high - low)
+    threshold = float(low + 0.1 * (high - low))
     air = sample[sample <= threshold]
     if high <= low or air.size < 0.02 * sample.size:
         return None
-    middle = float(np.median(air))
-    deviation = 1.4826 * float(np.median(np.abs(air - middle)))
-    return middle, min(middle + 4 * deviation, float(threshold))
+    middle, upper = (float(value) for value in np.percentile(air, [50, 84]))
+    if _is_solid(volume, middle):
+        return _Air(middle, middle)
+    deviation = max(1.4826 * float(np.median(np.abs(air - middle))), upper - middle)
+    if _is_whole(sample):
+        deviation = max(deviation, 0.5)  # noise of less than a step of the scale
+    return _Air(middle, min(middle + 4 * deviation, threshold))
 
 
-def _with_air(scaling: Scaling, sample: np.ndarray) -> Scaling:
+def _is_solid(volume: MetaTensor, value: float) -> bool:
+    """True where voxels of this very value lie side by side, as in a masked or clipped background, not in noise."""
+    values = volume.as_tensor().detach().cpu()[0]
+    depth = values.shape[2]
+    equal = torch.stack([values[:, :, k] == value for k in sorted({depth // 4, depth // 2, 3 * depth // 4})])
+    first, second = equal[:, :-1], equal[:, 1:]
+    count = int(first.sum())
+    return count > 0.005 * first.numel() and int((first & second).sum()) >= _SOLID * count
+
+
+def _with_air(scaling: Scaling, air: _Air | None) -> Scaling:
     """The same mapping with the noise ceiling of the background filled in."""
-    air = _air(sample)
-    if air is None:
+    if air is None or air.ceiling <= air.middle:
         return scaling
-    ceiling = (air[1] - scaling.low) / (scaling.high - scaling.low)
-    noisy = air[1] > air[0]
-    return Scaling(scaling.kind, scaling.low, scaling.high, scaling.source, max(0.0, ceiling) if noisy else 0.0)
+    return replace(scaling, air=max(0.0, (air.ceiling - scaling.low) / (scaling.high - scaling.low)))
 
 
 def _foreground(sample: np.ndarray) -> np.ndarray:
@@ -266,17 +294,15 @@ def _foreground(sample: np.ndarray) -> np.ndarray:
     return body if body.size else sample
 
 
-def _mr_scaling(kind: str, sample: np.ndarray) -> Scaling:
-    body = _foreground(sample)
-    high = float(np.percentile(body, 99.5))
-    air = _air(sample)
+def _mr_scaling(kind: str, sample: np.ndarray, air: _Air | None) -> Scaling:
+    high = float(np.percentile(_foreground(sample), 99.5))
     if air is None:
         low, source = float(np.percentile(sample, 0.5)), "0.5th percentile to 99.5th percentile of the foreground"
     else:
-        low, source = air[0], "median of the air to 99.5th percentile of the foreground"
+        low, source = air.middle, "median of the air to 99.5th percentile of the foreground"
     if high <= low:
         low, high, source = float(sample.min()), float(sample.max()), "smallest to largest value"
-    return _with_air(Scaling(kind, low, high, source), sample)
+    return Scaling(kind, low, high, source)
 
 
 def _emission_scaling(kind: str, sample: np.ndarray) -> Scaling:
@@ -284,7 +310,7 @@ def _emission_scaling(kind: str, sample: np.ndarray) -> Scaling:
     high = float(np.percentile(_foreground(sample), 99.9))
     if high <= low:
         low, high = float(sample.min()), float(sample.max())
-    return _with_air(Scaling(kind, low, high, f"{low:g} to 99.9th percentile of the foreground"), sample)
+    return Scaling(kind, low, high, f"{low:g} to 99.9th percentile of the foreground")
 
 
 def _ct_scaling(sample: np.ndarray) -> Scaling:

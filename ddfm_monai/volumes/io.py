@@ -21,6 +21,7 @@ from monai.data.meta_tensor import MetaTensor
 from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from ddfm_monai.errors import InputError, UsageError
@@ -153,7 +154,7 @@ def write_volume(volume: MetaTensor, path: str | Path, description: str = NOT_DI
 
     Raises:
         UsageError: the suffix is none that can be written.
-        InputError: the volume does not fit the format (a sheared affine in MHA, several slices in a PNG).
+        InputError: the volume does not fit the format (several slices or values outside [0, 1] in a PNG).
     """
     path = Path(path)
     suffix = suffix_of(path)
@@ -174,7 +175,7 @@ def write_volume(volume: MetaTensor, path: str | Path, description: str = NOT_DI
 
 
 def is_sheared(affine: np.ndarray) -> bool:
-    """True where the voxel axes are not at right angles, which neither a qform nor SimpleITK can keep."""
+    """True where the voxel axes are not at right angles, which a NIfTI qform cannot keep."""
     columns = np.asarray(affine, dtype=np.float64)[:3, :3]
     cosines = columns / np.linalg.norm(columns, axis=0)
     return bool(np.abs(cosines.T @ cosines - np.eye(3)).max() > _SHEAR_TOLERANCE)
@@ -199,9 +200,9 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: the file is empty (0 bytes). Copy or export it again.", "E_EMPTY_FILE")
 
 
-def _unreadable(path: Path, what: str, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()
-    detail = f" ({reason[-1].strip()})" if reason else ""
+def _unreadable(path: Path, what: str, error: Exception | None = None) -> InputError:
+    reason = str(error).strip().splitlines() if error else []
+    detail = f" ({reason[-1].strip(' -')})" if reason else ""
     return InputError(
         f"{path}: cannot be read as {what}: it is truncated, damaged or another kind of file{detail}. "
         "Copy or export it again.",
@@ -223,7 +224,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
             array = np.asarray(image.dataobj, dtype=np.float32).reshape(shape, order="F")[None]
         else:
             array = _rgb_from_struct(path, np.asarray(image.dataobj.get_unscaled()).reshape(shape, order="F"))
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error) as error:
         raise _unreadable(path, "NIfTI", error) from error
     code = int(header["sform_code"]) or int(header["qform_code"])
     return array, np.asarray(image.affine, dtype=np.float64), {"xform_code": code} if code else {}
@@ -289,7 +290,9 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise _unreadable(path, "NRRD or MetaImage", error) from error
+        # ITK's own text names source files and, for a short read, a file that does not exist: no help to the reader
+        detached = suffix_of(path) in (".mhd", ".nhdr")
+        raise _unreadable(path, "NRRD or MetaImage" + (" with its data file beside it" * detached)) from error
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[..., 0]
     _spatial_shape(path, image.GetSize())
@@ -323,30 +326,22 @@ def _affine_from_itk(image: sitk.Image) -> np.ndarray:
 
 
 def _write_itk(volume: MetaTensor, temporary: Path, path: Path, description: str) -> None:
-    image = to_sitk(volume, path)
+    image = to_sitk(volume)
     image.SetMetaData("description", description)
     sitk.WriteImage(image, str(temporary), useCompression=True)
 
 
-def to_sitk(volume: MetaTensor, path: str | Path = "volume") -> sitk.Image:
+def to_sitk(volume: MetaTensor) -> sitk.Image:
     """The volume as a SimpleITK image (LPS mm): float32 grey, or 8-bit RGB.
 
-    Raises:
-        InputError: the affine is sheared, which SimpleITK images cannot hold faithfully.
+    A sheared affine is kept: ITK's images take any three axes, only its NIfTI reader wants right angles.
     """
-    affine = _affine_of(volume)
-    if is_sheared(affine):
-        raise InputError(
-            f"{path}: the voxel axes are not at right angles (a sheared affine), which SimpleITK cannot keep. "
-            "Write NIfTI, or resample the volume onto a grid with right angles first.",
-            "E_SHEARED",
-        )
     data = volume.as_tensor().detach().cpu().numpy()
     if data.shape[0] == 3:
         image = sitk.GetImageFromArray(_to_byte(data).transpose(3, 2, 1, 0), isVector=True)
     else:
         image = sitk.GetImageFromArray(np.ascontiguousarray(data[0].transpose(2, 1, 0), dtype=np.float32))
-    lps = _LPS_FROM_RAS @ affine
+    lps = _LPS_FROM_RAS @ _affine_of(volume)
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(lps[:3, 3].tolist())

@@ -17,9 +17,10 @@ from ddfm_monai.volumes.io import is_picture, to_sitk
 
 __all__ = ["Registration", "register_rigid"]
 
-_WORKING_SPACING = 2.0  # mm; averaging to about this grid loses nothing for a rigid fit and bounds the time
-_SAMPLES = 60_000
-_BINS = 50
+_WORKING_SPACING = 2.5  # mm; averaging to about this grid loses nothing for a rigid fit and bounds the time
+_COARSE_SAMPLES = 15_000
+_FINE_SAMPLES = 40_000
+_BINS = 32
 _SEED = 3407
 _MINIMUM_SLICES = 4
 _MINIMUM_GAIN = 1e-4
@@ -146,11 +147,14 @@ def _centred_start(fixed: sitk.Image, moving: sitk.Image, how: int) -> sitk.Eule
     return sitk.Euler3DTransform(start)
 
 
-def _method(fixed: sitk.Image) -> sitk.ImageRegistrationMethod:
+def _method(fixed: sitk.Image, samples: int | None = None) -> sitk.ImageRegistrationMethod:
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(_BINS)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetNumberOfThreads(1)  # sums in one order
+    if samples is not None and samples < fixed.GetNumberOfPixels():
+        method.SetMetricSamplingStrategy(method.RANDOM)
+        method.SetMetricSamplingPercentage(samples / fixed.GetNumberOfPixels(), _SEED)
     return method
 
 
@@ -165,23 +169,31 @@ def _information(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transfor
 
 
 def _refine(fixed: sitk.Image, moving: sitk.Image, start: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
-    method = _method(fixed)
-    method.SetMetricSamplingStrategy(method.RANDOM)
-    share = min(1.0, _SAMPLES / fixed.GetNumberOfPixels())
-    method.SetMetricSamplingPercentage(share, _SEED)
-    method.SetShrinkFactorsPerLevel([4, 2, 1])
-    method.SetSmoothingSigmasPerLevel([4, 2, 0])
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=2.0, minStep=1e-3, numberOfIterations=100, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-6
+    """Two ways down: gradients of the smoothed images from afar, then line searches on the images themselves.
+
+    Near the optimum the metric's gradient is unreliable where the volumes cover different parts of the body (it does
+    not see voxels entering and leaving the overlap), so the end is found from values of the metric alone.
+    """
+    coarse = _method(fixed, _COARSE_SAMPLES)
+    coarse.SetShrinkFactorsPerLevel([1, 1])  # thick slices must not be thinned out; the samples are few already
+    coarse.SetSmoothingSigmasPerLevel([6, 3])
+    coarse.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+    coarse.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=2.0, minStep=0.05, numberOfIterations=60, relaxationFactor=0.6
     )
-    method.SetOptimizerScalesFromPhysicalShift()
-    method.SetInitialTransform(start, inPlace=False)
+    coarse.SetOptimizerScalesFromPhysicalShift()
+    fine = _method(fixed, _FINE_SAMPLES)
+    fine.SetOptimizerAsPowell(stepLength=1.0, stepTolerance=0.01, valueTolerance=1e-5, numberOfIterations=20)
+    fine.SetOptimizerScales([180 / np.pi] * 3 + [1.0] * 3)  # one step: one degree or one millimetre
+    transform = start
     try:
-        return sitk.Euler3DTransform(sitk.CompositeTransform(method.Execute(fixed, moving)).GetBackTransform())
+        for method in (coarse, fine):
+            method.SetInitialTransform(transform, inPlace=False)
+            transform = sitk.Euler3DTransform(sitk.CompositeTransform(method.Execute(fixed, moving)).GetBackTransform())
     except RuntimeError as error:
         raise InputError(
             "rigid registration failed: the two volumes drifted apart. Check that both show the same body part of one "
             "patient, or align them first.",
             "E_REGISTRATION_NO_GAIN",
         ) from error
+    return transform
