@@ -11,7 +11,7 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,6 +44,7 @@ __all__ = [
     "find_cases",
     "fuse_pair",
     "load_network",
+    "reason_of",
 ]
 
 _LOG = logging.getLogger("ddfm_monai")
@@ -132,13 +133,19 @@ def _end_with_message() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         sys.__excepthook__(kind, error, trace)
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, DDFMError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None:
-            print(f"\n{cause}", file=sys.stderr)
+        reason = reason_of(error)
+        if reason is not None:
+            print(f"\n{reason}", file=sys.stderr)
 
     sys.excepthook = hook
+
+
+def reason_of(error: BaseException) -> DDFMError | None:
+    """The error of ours inside the RuntimeErrors that MONAI wraps around whatever an expression raises, if any."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, DDFMError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 # --- the data --------------------------------------------------------------------------------------------------------
@@ -292,6 +299,9 @@ class PairInferer(Inferer):
     Args:
         settings: keyword arguments of :func:`ddfm_monai.fuse_volumes`, without ``prior`` and ``progress``.
 
+    Attributes:
+        progress: called after every step; by default it logs every tenth of the sampling.
+
     Raises:
         TypeError: for a setting that `fuse_volumes` does not have.
     """
@@ -301,26 +311,19 @@ class PairInferer(Inferer):
         if unknown:
             raise TypeError(f"fuse_volumes has no setting {', '.join(sorted(unknown))}.")
         self.settings = settings
+        self.progress: ProgressCallback = _log_tenths()
 
-    def __call__(  # type: ignore[override]
-        self, inputs: Sequence[MetaTensor | str], network: Prior, progress: ProgressCallback | None = None
-    ) -> MetaTensor:
-        """Fuse ``inputs = (reference, second)``, volumes (C, X, Y, Z) or paths; (1 or 3, X, Y, Z) on reference's grid.
+    def __call__(self, inputs: Sequence[MetaTensor], network: Prior) -> MetaTensor:  # type: ignore[override]
+        """Fuse ``inputs = (reference, second)``, (C, X, Y, Z) each; (1 or 3, X, Y, Z) on the reference's grid.
 
         Raises:
             UsageError, InputError: as :func:`ddfm_monai.fuse_volumes`.
         """
-        return self.fuse(inputs[0], inputs[1], network, progress).fused
+        return self.fuse(inputs[0], inputs[1], network).fused
 
-    def fuse(
-        self,
-        reference: MetaTensor | str,
-        second: MetaTensor | str,
-        network: Prior,
-        progress: ProgressCallback | None = None,
-    ) -> FusionResult:
+    def fuse(self, reference: MetaTensor, second: MetaTensor, network: Prior) -> FusionResult:
         """The same with everything that the fusion gives."""
-        return fuse_volumes(reference, second, prior=network, progress=progress or _log_tenths(), **self.settings)
+        return fuse_volumes(reference, second, prior=network, progress=self.progress, **self.settings)
 
 
 def fuse_pair(engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,9 +340,9 @@ def fuse_pair(engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
     return engine.state.output
 
 
-def _log_tenths() -> Callable[[Progress], None]:
+def _log_tenths() -> ProgressCallback:
     """A progress callback that logs every tenth of the sampling."""
-    last = -1
+    last = 0
 
     def log(progress: Progress) -> None:
         nonlocal last

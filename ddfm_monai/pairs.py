@@ -31,12 +31,14 @@ def find_pairs(reference: Path, second: Path) -> tuple[list[Pair], list[Path]]:
         The pairs, sorted by name, and the files of either folder that have no partner.
 
     Raises:
-        UsageError: for a path that does not exist, a folder of files beside a single file, or two files in a folder
-            whose names differ in their endings only.
+        UsageError: for a path that does not exist, an empty folder, a folder of files beside a single file, or two
+            files in a folder whose names differ in their endings only.
     """
     for path in (reference, second):
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder.", "E_MISSING")
+        if path.is_dir() and not any(path.iterdir()):
+            raise UsageError(f"{path}: the folder is empty; there is nothing to fuse.", "E_EMPTY")
     are_folders = [path.is_dir() and bool(volumes_in(path)) for path in (reference, second)]
     if are_folders[0] != are_folders[1]:
         raise UsageError(f"{reference}, {second}: one is a folder of files and the other is not. Give two of a kind.")

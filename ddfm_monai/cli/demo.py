@@ -1,11 +1,119 @@
-"""``ddfm demo``."""
+"""``ddfm demo``: a digital head phantom, fused through the MONAI bundle."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import typer
 
-__all__ = ["register"]
+__all__ = ["register", "run_demo"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
+    """Add ``ddfm demo`` to the application."""
+    app.command("demo")(demo)
+
+
+def demo(
+    folder: Path = typer.Argument(..., help="Where the phantom and the results go."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an earlier demo."),
+) -> None:
+    """Write an MRI, a CT and a PET of a digital head and fuse MRI and CT through the MONAI bundle.
+
+    The MRI shows an oedema that the CT does not show, the CT a calcification that the MRI does not show; the fused
+    volume shows both. Ends with the paths of all files.
+    """
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from ddfm_monai.progress import Progress
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("phantom", total=None)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, description=progress.stage, completed=progress.done, total=progress.total)
+
+        files = run_demo(folder, overwrite=overwrite, progress=show)
+    for role, path in files.items():
+        typer.echo(f"{role}: {path}")
+
+
+def run_demo(
+    folder: Path, *, overwrite: bool = False, progress: Any = None, phantom: dict[str, float] | None = None,
+    **overrides: Any,
+) -> dict[str, Path]:  # fmt: skip
+    """What ``ddfm demo`` does.
+
+    Args:
+        folder: for the phantom and the results.
+        overwrite: replace an earlier demo.
+        progress: a :data:`~ddfm_monai.progress.ProgressCallback`.
+        phantom: settings of :func:`ddfm_monai.phantom.write_phantom`.
+        overrides: settings of the bundle.
+
+    Returns:
+        Role to path of every file, the sources first.
+
+    Raises:
+        UsageError: if there are results already, and ``overwrite`` is not given.
+    """
+    from ddfm_monai.files import check_writable_target
+    from ddfm_monai.outputs import output_names
+    from ddfm_monai.phantom import write_phantom
+
+    results = output_names(folder / "mri_fused.nii.gz")
+    for path in results.values():
+        check_writable_target(path, overwrite)
+    sources = write_phantom(folder, **(phantom or {}))
+    settings = {
+        "reference": str(sources.mri),
+        "second": str(sources.ct),
+        "output_dir": str(folder),
+        "overwrite": overwrite,
+        **overrides,
+    }
+    _run_bundle(settings, progress)
+    return {"mri": sources.mri, "ct": sources.ct, "pet": sources.pet, **results}
+
+
+def _run_bundle(settings: dict[str, Any], progress: Any) -> None:
+    """The bundle `ddfm_fusion` as ``python -m monai.bundle run`` runs it, in this process and without its log."""
+    import logging
+    import warnings
+
+    from monai.bundle import ConfigWorkflow
+
+    from ddfm_monai.bundle import bundle_folder, reason_of
+
+    root = bundle_folder("ddfm_fusion")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI warns that configs run code; this one is ours
+        logging.disable(logging.WARNING)
+        try:
+            workflow = ConfigWorkflow(
+                str(root / "configs" / "inference.json"),
+                workflow_type="infer",
+                logging_file=False,
+                **{**_packaged_weights(root), **settings},
+            )
+            workflow.initialize()
+            if progress is not None:
+                workflow.inferer.progress = progress
+            workflow.run()
+            workflow.finalize()
+        except RuntimeError as error:
+            raise reason_of(error) or error from None
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _packaged_weights(root: Path) -> dict[str, str]:
+    """In an installed package the bundle has no weights of its own: they are the shipped prior's, stored once."""
+    if (root / "models").is_dir():
+        return {}
+    from ddfm_monai.priors import find_prior
+
+    card = find_prior("medical")
+    return {"weights": str(card.path), "weights_sha256": card.sha256}

@@ -1,0 +1,56 @@
+"""``ddfm demo``: from nothing to a fused head, through the bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddfm_monai.cli.demo import run_demo
+from ddfm_monai.cli.main import main
+from ddfm_monai.phantom import LESIONS
+from ddfm_monai.progress import Progress
+
+
+def test_demo_fuses_the_phantom_and_both_lesions_survive(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    files = run_demo(
+        tmp_path / "demo", phantom={"resolution": 2.5, "slice_distance": 7.0}, device="cpu", progress=seen.append
+    )
+    assert [role for role, path in files.items() if path.stat().st_size > 0] == [
+        "mri", "ct", "pet", "fused", "provenance", "preview",
+    ]  # fmt: skip
+    assert seen[-1].stage == "fuse"
+    assert seen[-1].done == seen[-1].total
+    fused, mri = nib.load(files["fused"]), nib.load(files["mri"])
+    assert fused.shape == mri.shape
+    assert np.allclose(fused.affine, mri.affine)
+    assert Image.open(files["preview"]).size > (600, 600)
+    assert "Not for diagnostic use" in json.loads(files["provenance"].read_text())["notice"]
+    places = np.moveaxis(np.indices(fused.shape), 0, -1) @ fused.affine[:3, :3].T + fused.affine[:3, 3]
+    values = fused.get_fdata()
+    for lesion in LESIONS:
+        distance = np.linalg.norm(places - lesion.centre, axis=-1)
+        inside = values[distance < lesion.radius]
+        around = values[(distance > lesion.radius + 5) & (distance < lesion.radius + 9)]
+        assert inside.size
+        assert np.median(inside) > np.median(around) + 0.1, lesion.name
+
+
+def test_an_earlier_demo_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = tmp_path / "mri_fused.nii.gz"
+    earlier.write_text("precious")
+    monkeypatch.setattr(sys, "argv", ["ddfm", "demo", str(tmp_path)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [earlier.name]
+    assert earlier.read_text() == "precious"
