@@ -139,15 +139,14 @@ def _visible_box(arrays: Sequence[np.ndarray]) -> tuple[slice, slice, slice]:
 
 
 def _informative_point(arrays: Sequence[np.ndarray], box: tuple[slice, slice, slice]) -> np.ndarray:
-    """On each axis the slice with most to see: brightness of both sources, and twice their difference."""
-    a, b = (_bytes(array[(slice(None), *box)]).mean(axis=0) for array in arrays[:2])
+    """In the middle half of each axis the slice with most to see: brightness of both sources, and their difference."""
+    a, b = (_bytes(array[(slice(None), *box)]).mean(axis=0, dtype=np.float32) for array in arrays[:2])
     weight = np.maximum(a, b) + 2 * np.abs(a - b)
     point = []
     for axis, part in enumerate(box):
         profile = weight.sum(axis=tuple(i for i in range(3) if i != axis))
-        width = max(1, len(profile) // 16)
-        smooth = np.convolve(profile, np.ones(width) / width, mode="same")
-        point.append(part.start + int(smooth.argmax()))
+        quarter = len(profile) // 4
+        point.append(part.start + quarter + int(profile[quarter : len(profile) - quarter].argmax()))
     return np.array(point)
 
 
