@@ -160,7 +160,7 @@ def run(
     with screen.batch(len(mine)), _runner(scheduler, worker_resource, screen, fail_fast) as runner:
         report = batch.run_batch(
             mine,
-            batch.left_out(pairing) if part_id == 0 else [],
+            batch.left_out(pairing, found) if part_id == 0 else [],
             output,
             runner,
             on_outcome=screen.tell,
@@ -262,27 +262,31 @@ class _Screen:
         self.bar.advance(self.cases)
 
     def show_scan(self, found: ScanResult, pairing: PairingResult) -> None:
-        """What was found: numbers, pairs, and the reasons for everything else."""
+        """What was found: numbers, pairs, why everything else is left out, and what those codes mean."""
+        from ddfm_monai.dicom import EXPLANATIONS
+
         self.out.print(
             f"{found.files} files, {len(found.subseries)} volumes, {len(pairing.pairs)} pairs to run, "
             f"{len(pairing.ambiguous)} ambiguous"
         )
         for pair in pairing.pairs:
             overlap = "" if pair.overlap is None else f", overlap {pair.overlap:.0%}"
-            self.out.print(
-                f"  run        {pair.case_id}: {self._name(pair.base)} + {self._name(pair.second)}"
-                f" ({pair.relation}{overlap})"
-            )
+            names = f"{self._name(pair.base)} + {self._name(pair.second)}"
+            self.out.print(f"  run        {pair.case_id}: {names} ({pair.relation}{overlap})")
         for status, entries in (("ambiguous", pairing.ambiguous), ("skipped", pairing.skipped)):
             for entry in entries:
                 second = f" + {self._name(entry.second)}" if entry.second is not None else ""
-                text = entry.problem.text(show_path=self.show_phi)
-                self.out.print(f"  {status:<10} {self._name(entry.base)}{second}: {entry.problem.code} {text}")
+                self.out.print(
+                    f"  {status:<10} {self._name(entry.base)}{second}: {entry.problem.code} {entry.problem.found}"
+                )
         for code, count in sorted(found.counts().items()):
             self.out.print(f"  {count} files: {code}")
         if self.show_phi:
             for problem in found.problems:
                 self.out.print(f"  {problem.path}: {problem.code} {problem.found}")
+        codes = {entry.problem.code for entry in (*pairing.ambiguous, *pairing.skipped)} | set(found.counts())
+        for code in sorted(codes):
+            self.out.print(f"{code}: {EXPLANATIONS[code].what} {EXPLANATIONS[code].remedy}")
 
     def show_report(self, report: BatchReport, path: Path) -> None:
         self.out.print(f"{report.summary()}. Report: {path}")

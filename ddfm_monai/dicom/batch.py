@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ddfm_monai.dicom.case import CaseJob, CaseOutcome, CaseSettings, run_case
+from ddfm_monai.dicom.case import CaseJob, CaseOutcome, CaseSettings, Status, run_case
 from ddfm_monai.dicom.lock import output_lock
 from ddfm_monai.dicom.pair import Pair, PairingResult, Skipped
 from ddfm_monai.dicom.report import BatchReport, write_report
@@ -17,6 +17,13 @@ __all__ = ["Runner", "check_folders", "check_settings", "left_out", "one_after_t
 
 Runner = Callable[[Sequence[CaseJob]], Iterator[CaseOutcome]]
 """Runs jobs and yields each outcome as soon as it is known, in any order."""
+
+
+_DAMAGED = {
+    *("E_HEADER", "E_PIXEL_DATA", "E_DECODER", "E_MISSING_SLICES", "E_IRREGULAR_SPACING"),
+    *("E_DUPLICATE_POSITION", "E_DUPLICATE_INSTANCE"),
+}
+"""Codes of series that are meant as volumes but came damaged or incomplete, or cannot be decoded here."""
 
 
 def run_batch(
@@ -113,12 +120,20 @@ def plan_jobs(
     return jobs
 
 
-def left_out(pairing: PairingResult) -> list[CaseOutcome]:
-    """The rows of a report for what a rule leaves out, and for pairs of which none was chosen."""
-    return [
-        *(_left_out(entry, "ambiguous") for entry in pairing.ambiguous),
-        *(_left_out(entry, "skipped") for entry in pairing.skipped),
-    ]
+def left_out(pairing: PairingResult, scan: ScanResult) -> list[CaseOutcome]:
+    """The rows of a report for what is not run.
+
+    Pairs of which none was chosen are ``ambiguous``. A damaged or incomplete series of a patient who also has one of
+    the other kind was to be fused and cannot be: it is ``failed``. Everything else is ``skipped``.
+    """
+    kinds: dict[str, set[bool]] = {}
+    for source in scan.subseries:
+        kinds.setdefault(source.key.patient_key, set()).add(source.kind == "mr")
+    rows = [_left_out(entry, "ambiguous") for entry in pairing.ambiguous]
+    for entry in pairing.skipped:
+        wanted = len(kinds[entry.base.key.patient_key]) == 2 and entry.base.exclusion is None
+        rows.append(_left_out(entry, "failed" if wanted and entry.problem.code in _DAMAGED else "skipped"))
+    return rows
 
 
 def check_folders(source: Path, out: Path) -> None:
@@ -156,12 +171,12 @@ def check_settings(settings: CaseSettings) -> None:
         raise UsageError(str(error)) from None
 
 
-def _left_out(entry: Skipped, status: str) -> CaseOutcome:
+def _left_out(entry: Skipped, status: Status) -> CaseOutcome:
     base, second = entry.base.key, entry.second.key if entry.second is not None else None
     case_id = Pair(entry.base, entry.second, "for").case_id if entry.second is not None else ""
     return CaseOutcome(
         case_id,
-        "ambiguous" if status == "ambiguous" else "skipped",
+        status,
         code=entry.problem.code,
         message=entry.problem.text(show_path=False),
         patient_key=base.patient_key,
