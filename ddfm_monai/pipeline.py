@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,17 +18,15 @@ from torch import Tensor
 from ddfm_monai._version import __version__
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import sha256_of
-from ddfm_monai.method import DDFMInferer, Likelihood, Step, noise_field
+from ddfm_monai.method import DDFMInferer, Likelihood
 from ddfm_monai.priors import Prior, load_prior
 from ddfm_monai.priors.precision import PRECISIONS, choose_precision
 from ddfm_monai.progress import Progress, ProgressCallback, silent
+from ddfm_monai.sampling import Chains
 from ddfm_monai.volumes import (
     Registration,
     Scaling,
-    SliceBatch,
-    SlicePlan,
     affine_of,
-    assemble,
     check_volume,
     choose_scaling,
     common_foreground,
@@ -42,7 +39,6 @@ from ddfm_monai.volumes import (
     resample_to,
     same_grid,
     slice_axis,
-    slice_batches,
 )
 from ddfm_monai.volumes.colour import colour_map, to_luma, with_luma
 
@@ -52,8 +48,6 @@ NOTICE = (
     "Not for diagnostic use. The fused values are one grey scale without units (not HU, not SUV); "
     "parts of the image were made by a generative model. Keep the sources."
 )
-
-_CUDA_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -141,7 +135,7 @@ def fuse_volumes(
     axis = slice_axis(a.volume)
     foreground = common_foreground(a.grey, b.grey, a.scaling.air, b.scaling.air, axis)
     plan = plan_slices(foreground, network.stride, axis)
-    chains = _Chains(inferer, network, plan, samples, batch_size, progress)
+    chains = Chains(inferer, network, plan, samples, batch_size, progress)
     fused, uncertainty = chains.fuse(a.grey, b.grey, foreground)
 
     keeps_colour = colour or (is_picture(a.volume) and 3 in (a.volume.shape[0], b.volume.shape[0]))
@@ -246,7 +240,7 @@ def _colourise(fused: MetaTensor, a: _Source, b: _Source) -> MetaTensor:
     )
 
 
-# --- sampling --------------------------------------------------------------------------------------------------------
+# --- network and inferer ---------------------------------------------------------------------------------------------
 
 
 def _make_inferer(steps: int | None, likelihood: str | Likelihood, seed: int) -> DDFMInferer:
@@ -269,74 +263,6 @@ def _make_prior(prior: Prior | str | Path, device: str | torch.device | None, pr
         raise UsageError(f"precision is {precision!r}; auto, {', '.join(PRECISIONS)} are possible.")
     network.precision = choose_precision(precision, target)
     return network
-
-
-@dataclass(frozen=True)
-class _Chains:
-    """Sampling chains over all slices of a plan."""
-
-    inferer: DDFMInferer
-    network: Prior
-    plan: SlicePlan
-    samples: int
-    batch_size: int | None
-    progress: ProgressCallback
-
-    def fuse(self, a: MetaTensor, b: MetaTensor, foreground: MetaTensor) -> tuple[MetaTensor, MetaTensor | None]:
-        """Mean over the chains and, for several, their standard deviation: (1, X, Y, Z) in [0, 1]."""
-        size = self.batch_size or (_CUDA_BATCH if self.network.device.type == "cuda" else 1)
-        batches = slice_batches(self.plan, a, b, foreground, size)
-        count = self._counter()
-        deviations: list[tuple[SliceBatch, Tensor]] = []
-
-        def means() -> Iterator[tuple[SliceBatch, Tensor]]:
-            for batch in batches:
-                chains = torch.stack([self._chain(batch, k, count) for k in range(self.samples)])
-                if self.samples > 1:
-                    # assemble() maps [-1, 1] to [0, 1]; a deviation of s there is s / 2 on the grey scale
-                    deviations.append((batch, chains.std(0) - 1))
-                yield batch, chains.mean(0)
-
-        fused = assemble(self.plan, means())
-        return fused, assemble(self.plan, deviations) if deviations else None
-
-    def _chain(self, batch: SliceBatch, number: int, count: Callable[[int], None]) -> Tensor:
-        inferer = self.inferer if number == 0 else self.inferer.with_seed(self.inferer.seed + number)
-        field = noise_field((self.network.in_channels, *self.plan.field_shape), inferer.seed)
-        return self._run(inferer, torch.cat([batch.a, batch.b], 1), batch.crop_field(field), count)
-
-    def _run(self, inferer: DDFMInferer, inputs: Tensor, noise: Tensor, count: Callable[[int], None]) -> Tensor:
-        """One batch; where the device's memory does not hold it, its halves."""
-        device = self.network.device
-
-        def step(done: Step) -> None:
-            count(len(inputs))
-
-        try:
-            fused = inferer(inputs.to(device), self.network, noise.to(device), step)
-            return cast(Tensor, fused).cpu()
-        except torch.OutOfMemoryError:
-            if len(inputs) == 1:
-                raise
-        torch.cuda.empty_cache()
-        half = len(inputs) // 2
-        parts = [(inputs[:half], noise[:half]), (inputs[half:], noise[half:])]
-        return torch.cat([self._run(inferer, x, n, count) for x, n in parts])
-
-    def _counter(self) -> Callable[[int], None]:
-        """Adds up slice steps and reports them. Steps that ran out of memory count again, but never past the total."""
-        steps = self.inferer.num_inference_steps
-        total = len(self.plan.boxes) * steps * self.samples
-        done = 0
-
-        def count(slices: int) -> None:
-            nonlocal done
-            done = min(done + slices, total)
-            in_slice = f"slice {-(-done // (steps * self.samples))} of {len(self.plan.boxes)}"
-            self.progress(Progress("fuse", done, total, in_slice))
-
-        self.progress(Progress("fuse", 0, total))
-        return count
 
 
 def _software() -> dict[str, str]:

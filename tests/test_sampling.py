@@ -1,0 +1,63 @@
+"""Batch sizes by memory; on a GPU: the same result as the CPU, in little memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import head
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddfm_monai import fuse_volumes
+from ddfm_monai.sampling import batch_size_for
+from ddfm_monai.volumes import make_volume
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@given(free=st.integers(0, 1 << 40), needed=st.integers(0, 1 << 34))
+def test_batches_fit_the_memory_and_are_never_empty(free, needed):
+    size = batch_size_for(free, needed)
+    assert 1 <= size <= 128
+    assert size == 1 or size * needed <= free
+
+
+def pair(shape):
+    return [make_volume(head(shape, kind)[None], np.diag([1.0, 1, 3, 1])) for kind in ("mr", "ct")]
+
+
+def psnr(found, expected) -> float:
+    return float(-10 * torch.log10(((found - expected) ** 2).mean()))
+
+
+@pytest.mark.parametrize("likelihood", ["default", "published"])
+def test_reduced_precision_stays_close_to_float32(likelihood, tiny_prior):
+    settings = {"prior": tiny_prior, "steps": 5, "likelihood": likelihood}
+    full = fuse_volumes(*pair((48, 56, 3)), precision="float32", **settings).fused
+    reduced = fuse_volumes(*pair((48, 56, 3)), precision="bfloat16", **settings).fused
+    assert psnr(reduced, full) > 45
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_cuda_agrees_with_the_cpu_and_with_itself(tiny_prior):
+    sources = pair((96, 112, 9))
+    cpu = fuse_volumes(*sources, prior=tiny_prior, device="cpu", precision="float32").fused
+    cuda = [fuse_volumes(*sources, prior=tiny_prior, device="cuda", precision="float32").fused for _ in range(2)]
+    assert psnr(cuda[0], cpu) > 60
+    assert torch.equal(cuda[0], cuda[1])
+    reduced = fuse_volumes(*sources, prior=tiny_prior, device="cuda").fused
+    assert psnr(reduced, cuda[0]) > 45
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_large_volume_in_8_gb_of_gpu_memory():
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 8 * 2**30 / total))
+    try:
+        sources = pair((512, 512, 400))
+        assert fuse_volumes(*sources, device="cuda").fused.shape == sources[0].shape
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
