@@ -23,7 +23,7 @@ _SLAB_VOXELS = 1 << 22  # resampling works in slabs so that its index arithmetic
 
 def affine_of(volume: MetaTensor) -> np.ndarray:
     """The 4x4 float64 affine, voxel index to RAS mm."""
-    return np.asarray(volume.affine.detach().cpu(), dtype=np.float64)
+    return np.array(volume.affine.detach().cpu(), dtype=np.float64)  # a copy
 
 
 def spacing_of(volume: MetaTensor) -> np.ndarray:

@@ -78,7 +78,7 @@ def space_meta(volume: MetaTensor) -> dict[str, Any]:
 def make_volume(array: np.ndarray | torch.Tensor, affine: np.ndarray, **meta: Any) -> MetaTensor:
     """Wrap ``(C, X, Y, Z)`` data and its RAS-mm affine as a volume, float32, without copying float32 data."""
     data = torch.as_tensor(array, dtype=torch.float32)
-    return MetaTensor(data, affine=torch.as_tensor(np.asarray(affine, dtype=np.float64)), meta={"space": "RAS", **meta})
+    return MetaTensor(data, affine=torch.from_numpy(np.array(affine, dtype=np.float64)), meta={"space": "RAS", **meta})
 
 
 def check_volume(volume: torch.Tensor, name: str) -> None:

@@ -1,0 +1,315 @@
+"""Reading and writing: geometry as nibabel and SimpleITK see it, and every refusal."""
+
+from __future__ import annotations
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.volumes import affine_of, check_volume, is_picture, make_volume, read_volume, write_volume
+
+from .helpers import AFFINES, SAMPLES, affine, noise
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def itk_affine(path) -> np.ndarray:
+    image = sitk.ReadImage(str(path))
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
+    matrix[:3, 3] = image.GetOrigin()
+    return LPS @ matrix
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("name", AFFINES)
+def test_a_round_trip_moves_no_voxel(tmp_path, name, suffix):
+    volume = noise(matrix=AFFINES[name])
+    path = tmp_path / f"volume{suffix}"
+    write_volume(volume, path)
+
+    again = read_volume(path)
+
+    assert again.dtype == torch.float32
+    assert torch.equal(again.as_tensor(), volume.as_tensor())
+    np.testing.assert_allclose(affine_of(again), AFFINES[name], atol=1e-5)
+    np.testing.assert_allclose(itk_affine(path), AFFINES[name], atol=1e-5)
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("name", AFFINES)
+def test_nifti_is_the_same_for_nibabel_and_simpleitk(tmp_path, name):
+    path = tmp_path / "volume.nii.gz"
+    volume = noise(matrix=AFFINES[name])
+    write_volume(volume, path)
+
+    image = nib.load(path)
+
+    np.testing.assert_allclose(image.affine, AFFINES[name], atol=1e-5)
+    # a quaternion in single precision is this coarse: 0.01 mm over a hundred slices
+    np.testing.assert_allclose(image.get_qform(), image.get_sform(), atol=2e-4)
+    np.testing.assert_array_equal(image.get_fdata(dtype=np.float32), volume[0].numpy())
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T, volume[0].numpy())
+    assert image.header.get_xyzt_units()[0] == "mm"
+    assert (int(image.header["qform_code"]), int(image.header["sform_code"])) == (1, 1)
+    assert b"not for diagnostic use" in bytes(image.header["descrip"])
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_a_sheared_affine_survives(tmp_path, suffix):
+    matrix = affine(spacing=(0.5, 0.5, 3.0), angles=(5, 0, 0), shear=0.4)  # a tilted CT gantry
+    write_volume(noise(matrix=matrix), tmp_path / f"tilted{suffix}")
+
+    np.testing.assert_allclose(affine_of(read_volume(tmp_path / f"tilted{suffix}")), matrix, atol=1e-5)
+
+
+def test_a_sheared_nifti_has_no_qform_that_says_otherwise(tmp_path):
+    write_volume(noise(matrix=affine(shear=0.4)), tmp_path / "tilted.nii")
+
+    assert int(nib.load(tmp_path / "tilted.nii").header["qform_code"]) == 0
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_colour_volumes(tmp_path, suffix):
+    volume = noise(matrix=AFFINES["oblique"], channels=3)
+    path = tmp_path / f"colour{suffix}"
+    write_volume(volume, path)
+
+    again = read_volume(path)
+
+    assert torch.equal(again.as_tensor(), volume.as_tensor())
+    np.testing.assert_allclose(affine_of(again), AFFINES["oblique"], atol=1e-5)
+    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    np.testing.assert_array_equal(np.moveaxis(pixels, -1, 0).transpose(0, 3, 2, 1), volume.numpy())
+
+
+@given(
+    spacing=st.tuples(*[st.floats(0.2, 6)] * 3),
+    angles=st.tuples(*[st.floats(-180, 180)] * 3),
+    flips=st.tuples(*[st.sampled_from((-1, 1))] * 3),
+    origin=st.tuples(*[st.floats(-500, 500)] * 3),
+    shape=st.tuples(*[st.integers(1, 6)] * 3),
+    suffix=st.sampled_from([".nii", ".nrrd", ".mha"]),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_geometry_survives(tmp_path, spacing, angles, flips, origin, shape, suffix):
+    matrix = affine(spacing, flips, angles, origin)
+    volume = noise((*shape[:2], shape[2] + 1), matrix)
+    write_volume(volume, tmp_path / f"any{suffix}")
+
+    again = read_volume(tmp_path / f"any{suffix}")
+
+    assert torch.equal(again.as_tensor(), volume.as_tensor())
+    corner = np.array([*volume.shape[1:], 1.0])
+    np.testing.assert_allclose((affine_of(again) @ corner)[:3], (matrix @ corner)[:3], atol=1e-3)
+
+
+def test_a_single_slice_is_a_volume(tmp_path):
+    write_volume(noise((8, 9, 1)), tmp_path / "slice.nii.gz")
+
+    assert read_volume(tmp_path / "slice.nii.gz").shape == (1, 8, 9, 1)
+
+
+def test_a_trailing_axis_of_length_one_is_dropped(tmp_path):
+    nib.save(nib.Nifti1Image(np.arange(24.0).reshape(2, 3, 4, 1), np.eye(4)), tmp_path / "series.nii")
+    sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(np.arange(24.0).reshape(4, 3, 2))]), tmp_path / "series.nrrd")
+
+    assert read_volume(tmp_path / "series.nii").shape == (1, 2, 3, 4)
+    assert read_volume(tmp_path / "series.nrrd").shape == (1, 2, 3, 4)
+
+
+def test_scaled_integers_are_read_in_their_units(tmp_path):
+    image = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4))
+    nib.save(image, tmp_path / "stored.nii")
+    raw = bytearray((tmp_path / "stored.nii").read_bytes())
+    raw[112:120] = np.array([2, -1024], dtype=np.float32).tobytes()  # scl_slope, scl_inter
+    (tmp_path / "ct.nii.gz").write_bytes(gzip.compress(bytes(raw)))
+
+    values = read_volume(tmp_path / "ct.nii.gz")
+
+    np.testing.assert_array_equal(values[0].numpy(), np.arange(24).reshape(2, 3, 4) * 2 - 1024)
+
+
+def test_the_space_code_of_the_file_is_kept(tmp_path):
+    image = nib.Nifti1Image(np.arange(24.0).reshape(2, 3, 4), np.eye(4))
+    image.set_sform(np.eye(4), code="mni")
+    nib.save(image, tmp_path / "mni.nii")
+    write_volume(read_volume(tmp_path / "mni.nii"), tmp_path / "again.nii")
+
+    assert int(nib.load(tmp_path / "again.nii").header["sform_code"]) == 4
+
+
+def test_pictures(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (6, 9)).astype(np.uint8)  # rows, columns
+    colour = np.random.default_rng(1).integers(0, 256, (6, 9, 3)).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(np.stack([grey] * 3, axis=-1)).save(tmp_path / "grey_as_rgb.png")
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    Image.fromarray(colour).convert("RGBA").save(tmp_path / "opaque.png")
+    Image.fromarray(grey.astype(np.uint16) * 200).save(tmp_path / "deep.png")
+
+    for name in ("grey", "grey_as_rgb"):
+        volume = read_volume(tmp_path / f"{name}.png")
+        assert is_picture(volume)
+        np.testing.assert_array_equal(volume.numpy()[0, :, :, 0].T, grey)
+    for name in ("colour", "opaque"):
+        np.testing.assert_array_equal(read_volume(tmp_path / f"{name}.png").numpy()[..., 0].transpose(2, 1, 0), colour)
+    assert read_volume(tmp_path / "deep.png").max() > 255
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_pictures_are_written(tmp_path, suffix):
+    smooth = torch.linspace(0, 1, 40).expand(1, 30, 40).unsqueeze(-1)
+    write_volume(make_volume(smooth, np.eye(4)), tmp_path / f"grey{suffix}")
+
+    again = read_volume(tmp_path / f"grey{suffix}")
+
+    assert again.shape == (1, 30, 40, 1)
+    assert (again / 255 - smooth).abs().max() < (0.003 if suffix == ".png" else 0.03)
+
+
+@pytest.mark.parametrize(
+    ("volume", "words"),
+    [
+        (noise((4, 4, 2)), "one slice"),
+        (make_volume(torch.full((1, 4, 4, 1), 3.0), np.eye(4)), "0 to 1"),
+        (make_volume(torch.zeros(2, 4, 4, 1), np.eye(4)), "C = 1 or 3"),
+    ],
+)
+def test_what_a_picture_cannot_hold(tmp_path, volume, words):
+    with pytest.raises(InputError, match=words):
+        write_volume(volume, tmp_path / "picture.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_suffixes(tmp_path):
+    with pytest.raises(UsageError, match=r"\.nii\.gz"):
+        write_volume(noise(), tmp_path / "volume.xyz")
+    (tmp_path / "slice.dcm").write_bytes(b"DICM")
+    with pytest.raises(UsageError, match="folder of the series"):
+        read_volume(tmp_path / "slice.dcm")
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UsageError, match="no such file") as caught:
+        read_volume(tmp_path / "nothing.nii.gz")
+    assert caught.value.code == "E_MISSING_FILE"
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha", "a.mhd", "a.png", "a.jpg", "a.tif"])
+def test_damaged_files(tmp_path, name):
+    path = tmp_path / name
+    if name in ("a.mhd", "a.tif"):
+        values = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
+        sitk.WriteImage(sitk.GetImageFromArray(values[None] if name == "a.mhd" else values), path)
+    else:
+        write_volume(noise((30, 31, 1)), path)
+    damaged = path if name != "a.mhd" else tmp_path / "a.raw"
+    whole = damaged.read_bytes()
+    for content in (b"", b"this is not an image, whatever it is called " * 30, whole[:60], whole[: len(whole) // 2]):
+        damaged.write_bytes(content)
+        with pytest.raises(InputError, match=str(path)) as caught:
+            read_volume(path)
+        assert caught.value.code in ("E_EMPTY_FILE", "E_UNREADABLE")
+        assert "again" in str(caught.value)
+
+
+def saved(tmp_path, array, matrix=None):
+    path = tmp_path / "input.nii.gz"
+    nib.save(nib.Nifti1Image(array, np.eye(4) if matrix is None else matrix), path)
+    return path
+
+
+RAMP = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("array", "code", "words"),
+    [
+        (RAMP[:, :, 0], "E_DIMENSIONS", "one slice"),
+        (np.stack([RAMP] * 2, axis=-1), "E_DIMENSIONS", "one time point"),
+        (np.zeros((3, 0, 5), np.float32), "E_DIMENSIONS", "3-D"),
+        (RAMP + np.where(RAMP == 7, np.nan, 0).astype(np.float32), "E_NOT_FINITE", "1 of 60"),
+        (RAMP + np.where(RAMP < 2, np.inf, 0).astype(np.float32), "E_NOT_FINITE", "2 of 60"),
+        (np.full((3, 4, 5), 7, np.int16), "E_CONSTANT", "every value is 7"),
+        (RAMP.astype(np.complex64), "E_VOXEL_TYPE", "magnitude"),
+    ],
+    ids=["2-D", "4-D", "no voxels", "NaN", "infinite", "constant", "complex"],
+)
+def test_nifti_that_cannot_be_fused(tmp_path, array, code, words):
+    path = saved(tmp_path, array)
+    with pytest.raises(InputError, match=words) as caught:
+        read_volume(path)
+    assert caught.value.code == code
+    assert str(path) in str(caught.value)
+
+
+def test_transparent_pixels_are_refused_and_opaque_ones_are_not(tmp_path):
+    voxels = np.zeros((3, 4, 5), dtype=[(name, "u1") for name in "RGBA"])
+    voxels["G"] = RAMP
+    voxels["A"] = 255
+    assert read_volume(saved(tmp_path, voxels)).shape == (3, 3, 4, 5)
+    voxels["A"][0, 0, 0] = 10
+    with pytest.raises(InputError, match="transparent"):
+        read_volume(saved(tmp_path, voxels))
+
+
+def test_unusable_geometry(tmp_path):
+    singular = np.eye(4)
+    singular[:3, 1] = singular[:3, 0]
+    with pytest.raises(InputError, match="singular"):
+        read_volume(saved(tmp_path, RAMP, singular))
+    flat = np.diag([1.0, 0.0, 1.0, 1.0])
+    image = nib.Nifti1Image(RAMP, None)
+    image.set_sform(flat, code=1)
+    nib.save(image, tmp_path / "flat.nii")
+    with pytest.raises(InputError, match="1 x 0 x 1 mm"):
+        read_volume(tmp_path / "flat.nii")
+
+
+@pytest.mark.parametrize("spacing", [0.0, -2.0])
+def test_spacing_without_sform_must_be_positive(tmp_path, spacing):
+    image = nib.Nifti1Image(RAMP, None)
+    nib.save(image, tmp_path / "whole.nii")
+    raw = bytearray((tmp_path / "whole.nii").read_bytes())
+    raw[88:92] = np.float32(spacing).tobytes()  # pixdim[3]
+    (tmp_path / "bad.nii.gz").write_bytes(gzip.compress(bytes(raw)))
+    with pytest.raises(InputError, match="three positive numbers") as caught:
+        read_volume(tmp_path / "bad.nii.gz")
+    assert caught.value.code == "E_GEOMETRY"
+
+
+@pytest.mark.parametrize(
+    ("volume", "code"),
+    [
+        (torch.rand(4, 5, 6), "E_DIMENSIONS"),
+        (torch.rand(2, 4, 5, 6), "E_DIMENSIONS"),
+        (torch.full((1, 4, 5, 6), torch.nan), "E_NOT_FINITE"),
+        (torch.ones(1, 4, 5, 6), "E_CONSTANT"),
+        (torch.rand(1, 4, 5, 6) > 0.5, "E_VOXEL_TYPE"),
+        (make_volume(torch.rand(1, 4, 5, 6), np.diag([1.0, 1.0, 0.0, 1.0])), "E_GEOMETRY"),
+    ],
+)
+def test_volumes_in_memory_are_checked_too(volume, code):
+    with pytest.raises(InputError, match="reference") as caught:
+        check_volume(volume, "reference")
+    assert caught.value.code == code
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample volumes are not on this machine")
+@pytest.mark.parametrize("name", ["CT_AVM", "chris_PD"])
+def test_real_files_are_read_as_nibabel_reads_them(name):
+    path = SAMPLES / f"{name}.nii.gz"
+    volume, image = read_volume(path), nib.load(path)
+
+    np.testing.assert_allclose(affine_of(volume), image.affine)
+    np.testing.assert_allclose(volume[0].numpy(), image.get_fdata(dtype=np.float32), rtol=1e-6)
+    np.testing.assert_allclose(itk_affine(path), affine_of(volume), atol=1e-3)
