@@ -1,4 +1,4 @@
-"""One frame of a multi-frame object as the header of a single-frame image."""
+"""Headers for a derived series: without private or unreadable elements, one per slice whatever the source object."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydicom.valuerep import DSfloat
 from ddfm_monai.dicom.headers import frame_group, items, number, texts
 from ddfm_monai.dicom.subseries import Slice
 
-__all__ = ["flat_header"]
+__all__ = ["flat_header", "keep_readable"]
 
 # Attribute of the flat header: functional group and attribute there (PS3.3 C.7.6.16.2, C.8.13.5).
 NUMBERS = {
@@ -38,6 +38,23 @@ MULTI_FRAME_ONLY = (
     "TimeSlotVector",
     "SliceVector",
 )
+
+
+def keep_readable(ds: Dataset) -> None:
+    """Remove private elements, and those whose value cannot be converted (in sequences too), in place.
+
+    pydicom converts an element when it is first used; after this, using any of them cannot fail.
+    """
+    for tag in list(ds.keys()):
+        try:
+            element = None if tag.is_private else ds[tag]
+        except Exception:  # pydicom raises almost anything on broken values
+            element = None
+        if element is None:
+            del ds[tag]
+        elif element.VR == "SQ":
+            for item in element.value:
+                keep_readable(item)
 
 
 def flat_header(ds: Dataset, item: Slice) -> Dataset:

@@ -177,6 +177,8 @@ def sniff(path: Path) -> Problem | None:
         start = file.read(264)
     if not start:
         return Problem("E_EMPTY_FILE", "the file is empty", path)
+    if len(start) < 132 and not any(start):
+        return Problem("E_HEADER", "the file ends within the preamble", path)
     if start[128:132] == b"DICM" or _starts_like_dataset(start):
         return None
     if start.startswith(ARCHIVE_MAGIC) or start[257:262] == b"ustar":
@@ -540,7 +542,15 @@ def _pixel_spacing(ds: Dataset) -> tuple[float, float] | None:
 # ------------------------------------------------------------------------------------------------ what spoils a file
 
 
-def _unusable(ds: Dataset, path: Path, frames: tuple[FrameHeader, ...]) -> Problem | None:
+def known_syntax(ds: FileDataset) -> bool:
+    """Whether the Transfer Syntax UID is one of the standard's."""
+    syntax = ds.file_meta.TransferSyntaxUID
+    return not syntax.is_private and syntax.is_transfer_syntax
+
+
+def _unusable(ds: FileDataset, path: Path, frames: tuple[FrameHeader, ...]) -> Problem | None:
+    if not known_syntax(ds):
+        return Problem("E_DECODER", "the Transfer Syntax UID is none of the standard's", path)
     photometric = text(ds, "PhotometricInterpretation")
     if whole(ds, "SamplesPerPixel") != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         return Problem("E_COLOUR", f"Photometric Interpretation is {photometric or 'missing'}", path)

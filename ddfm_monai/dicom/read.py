@@ -19,7 +19,7 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder, iter_pixels
 
 from ddfm_monai.dicom.errors import DicomError, Problem
-from ddfm_monai.dicom.flatten import flat_header
+from ddfm_monai.dicom.flatten import flat_header, keep_readable
 from ddfm_monai.dicom.headers import (
     HeaderError,
     ImageHeader,
@@ -154,6 +154,7 @@ def _read_file(path: Path, slices: Sequence[Slice], subseries: SubSeries) -> _Fi
             lossy = _lossy(ds)
             for keyword in ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
                 ds.pop(keyword, None)
+            keep_readable(ds)
             headers = [flat_header(ds, item) for item in slices]
     except FileNotFoundError as error:
         raise Problem("E_CHANGED", "the file is gone", path).error() from error
@@ -161,6 +162,10 @@ def _read_file(path: Path, slices: Sequence[Slice], subseries: SubSeries) -> _Fi
         raise Problem("E_UNREADABLE_FILE", f"the file cannot be read ({error.strerror})", path).error() from error
     except HeaderError as error:
         raise Problem("E_HEADER", str(error), path).error() from error
+    except DicomError:
+        raise
+    except Exception as error:  # pydicom raises almost anything on broken values
+        raise Problem("E_HEADER", f"the header cannot be read ({type(error).__name__})", path).error() from error
     values = np.stack([item[0] for item in rescaled])
     if not np.isfinite(values).all():
         raise Problem("E_NOT_FINITE", f"{int((~np.isfinite(values)).sum())} values are not finite", path).error()

@@ -19,6 +19,7 @@ from ddfm_monai.dicom.headers import (
     HeaderError,
     ImageHeader,
     image_header,
+    known_syntax,
     open_dataset,
     quiet_pydicom,
     sniff,
@@ -164,6 +165,8 @@ def look_at(path: Path) -> ImageHeader | RegistrationObject | Problem:
         return error.problem
     except OSError as error:
         return Problem("E_UNREADABLE_FILE", f"the file cannot be read ({error.strerror})", path)
+    except Exception as error:  # one file's bytes, whatever they do to pydicom, must not stop the scan
+        return Problem("E_HEADER", f"the header cannot be read ({type(error).__name__})", path)
     if isinstance(found, ImageHeader) and any("encod" in remark or "charset" in remark.lower() for remark in remarks):
         return replace(found, warnings=(*found.warnings, Problem("W_CHARSET", "text does not fit its charset", path)))
     return found
@@ -171,7 +174,7 @@ def look_at(path: Path) -> ImageHeader | RegistrationObject | Problem:
 
 def _classify(ds: FileDataset, path: Path, file: BinaryIO) -> ImageHeader | RegistrationObject | Problem:
     try:
-        sop_class, stored_class = UID(text(ds, "SOPClassUID")), ds.file_meta.get("MediaStorageSOPClassUID", "")
+        sop_class, stored_class = UID(text(ds, "SOPClassUID")), text(ds.file_meta, "MediaStorageSOPClassUID")
         if MEDIA_STORAGE_DIRECTORY in (sop_class, stored_class):
             return Problem("S_DICOMDIR", "the file is a DICOMDIR", path)
         if not sop_class:
@@ -183,8 +186,8 @@ def _classify(ds: FileDataset, path: Path, file: BinaryIO) -> ImageHeader | Regi
     if sop_class not in MODALITY_OF_CLASS and stored_class not in MODALITY_OF_CLASS:
         name = sop_class.name if sop_class.name != sop_class else "unknown SOP class"
         return Problem("S_SOP_CLASS", f"the object is a {name}", path)
-    if ds.file_meta.TransferSyntaxUID.is_deflated:  # the position in the file says nothing about the pixels
-        return image_header(ds, path, None, 0)
+    if not known_syntax(ds) or ds.file_meta.TransferSyntaxUID.is_deflated:
+        return image_header(ds, path, None, 0)  # the place in the file says nothing about the pixels
     start = file.tell()
     after_header = file.read(12)
     return image_header(ds, path, after_header, file.seek(0, os.SEEK_END) - start)
