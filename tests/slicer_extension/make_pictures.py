@@ -116,10 +116,14 @@ def fuse_and_photograph(widget: Any, window: Any, path: Path) -> None:
     from standins.qt_modules import run_event_loop_until
 
     widget.onFuseButton()
-    bar = widget.ui.progressBar
-    run_event_loop_until(lambda: widget.fusion is None or 0 < bar.maximum / 3 < bar.value, 1200)
+
+    def a_third_is_done() -> bool:
+        bar = widget.ui.progressBar
+        return widget.fusion is None or ("step" in widget.ui.timeLabel.text and bar.maximum / 3 < bar.value)
+
+    run_event_loop_until(a_third_is_done, 3600)
     window.grab().save(str(path))
-    run_event_loop_until(lambda: widget.fusion is None, 1200)
+    run_event_loop_until(lambda: widget.fusion is None, 3600)
     if widget.ui.reasonLabel.text:
         raise SystemExit(widget.ui.reasonLabel.text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -374,3 +375,19 @@ def test_scene_is_saved_and_comes_back(
     assert again.fusedVolume.GetNodeReference("DDFM.reference").GetName() == "T2"
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(again.fusedVolume), values)
     assert json.loads(again.fusedVolume.GetAttribute("DDFM.provenance"))["note"] == 'quotes " and <xml>'
+
+
+def test_folders_left_by_a_crash_are_removed_after_a_day(
+    slicer: Any, logic: Any, add_volume: Callable[..., Any], fake_worker: Callable[[str], list[str]]
+) -> None:
+    temporary = Path(slicer.app.temporaryPath)
+    old, other, recent = temporary / "DDFM-old", temporary / "Other-old", temporary / "DDFM-recent"
+    for folder in (old, other, recent):
+        folder.mkdir()
+    for folder in (old, other):
+        os.utime(folder, (1e9, 1e9))
+    logic.workerCommand = fake_worker("works")
+    logic.fuse(add_volume("T2"), add_volume("CT"))
+    assert sorted(temporary.iterdir()) == sorted([other, recent])
+    other.rmdir()
+    recent.rmdir()

@@ -23,6 +23,9 @@ from .process import Worker
 
 __all__ = ["Fusion", "load_sample_pair", "start_fusion", "why_not"]
 
+FOLDER_PREFIX = "DDFM-"
+SECONDS_UNTIL_LEFT_OVER = 24 * 3600.0
+
 
 def why_not(parameters: DDFMFusionParameterNode) -> str:
     """Why the Fuse button cannot be pressed, in a sentence; an empty text if it can."""
@@ -104,8 +107,9 @@ def start_fusion(
     from ddfm_monai.protocol import parse_line
 
     settings = _with_guesses(settings, reference, second)
+    _remove_left_over(Path(slicer.app.temporaryPath))
     # Private to this user, for the volumes are patient data.
-    folder = Path(tempfile.mkdtemp(prefix="DDFM-", dir=slicer.app.temporaryPath))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=slicer.app.temporaryPath))
     try:
         pair = scene.export_pair(reference, second, folder)
         arguments = fuse_arguments(settings, pair.reference, pair.second, folder / "fused.nrrd")
@@ -116,6 +120,13 @@ def start_fusion(
             raise FusionProblem(_("The worker could not be started: {error}").format(error=error)) from error
         raise
     return Fusion(FusionJob(worker, folder, parse_line, clock), pair, reference.GetID(), second.GetID())
+
+
+def _remove_left_over(parent: Path) -> None:
+    """Remove what a Slicer that crashed in the middle of a fusion has left behind."""
+    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
+        if time.time() - folder.stat().st_mtime > SECONDS_UNTIL_LEFT_OVER:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_sample_pair(folder: Path, command: list[str] | None = None) -> list[slicer.vtkMRMLScalarVolumeNode]:
