@@ -40,8 +40,8 @@ class Lesion:
 
 
 LESIONS = (
-    Lesion("oedema", (31.0, -6.0, 25.0), 8.0, "mr"),
-    Lesion("calcification", (-29.0, 6.0, 25.0), 4.5, "ct"),
+    Lesion("oedema", (31.0, -2.0, 25.0), 8.0, "mr"),
+    Lesion("calcification", (-29.0, 3.0, 25.0), 4.5, "ct"),
 )
 
 
@@ -50,7 +50,7 @@ class PhantomPaths:
     """Where the phantom's files are, and where its lesions lie (in the common RAS space of all its files).
 
     Args:
-        mri: T2-weighted, float32, arbitrary units, 1 x 1 x 5 mm.
+        mri: T2-weighted, float32, arbitrary units, 0.9 x 0.9 x 4 mm.
         ct: int16, Hounsfield units, its own grid: finer, turned by some degrees, ending above the MRI's lowest slices.
         pet: FDG-like uptake, float32, Bq/ml, 2.5 mm.
         lesions: one that only `mri` shows and one that only `ct` shows.
@@ -85,13 +85,13 @@ _VITREOUS = _Tissue(980, 8, 1)
 _LENS = _Tissue(150, 70, 1)
 
 
-def write_phantom(folder: Path | str, *, resolution: float = 1.0, slice_distance: float = 5.0) -> PhantomPaths:
+def write_phantom(folder: Path | str, *, resolution: float = 0.9, slice_distance: float = 4.0) -> PhantomPaths:
     """Write ``mri.nii.gz``, ``ct.nii.gz`` and ``pet.nii.gz``; the same bytes on every call.
 
     Args:
         folder: created if missing; files of these names are replaced.
         resolution: in-plane spacing of the MRI in mm, the CT's is 0.85 of it. The default gives an MRI of
-            192 x 224 x 32 voxels.
+            214 x 249 x 40 voxels.
         slice_distance: of the MRI, in mm.
 
     Returns:
@@ -272,7 +272,8 @@ def _paint_cerebrum(head: _Head, p: _Space, depth: Array, hull: Array) -> None:
         depth: below the brain's own surface, in mm.
         hull: below the inside of the skull, in mm; furrows start there.
     """
-    midline = np.maximum(np.abs(p.x) - 0.8, -_above_callosum(p))
+    falx = p.x - 1.5 * _waves(p, 55, 6, seed=10)[0]
+    midline = np.maximum(np.abs(falx) - 0.6, -_above_callosum(p))
     surface = np.minimum(np.minimum(depth, _furrows(p, hull)), midline)
     ribbon = 2.8 + 0.4 * _waves(p, 40, 6, seed=7)[0]
     head.paint(surface, _GREY)

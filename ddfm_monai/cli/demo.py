@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from ddfm_monai.pipeline import FusionResult
 
 __all__ = ["register", "run_demo"]
 
@@ -62,6 +65,7 @@ def run_demo(
     from ddfm_monai.files import check_writable_target
     from ddfm_monai.outputs import output_names
     from ddfm_monai.phantom import write_phantom
+    from ddfm_monai.report import save_picture
 
     results = output_names(folder / "mri_fused.nii.gz")
     for path in results.values():
@@ -74,11 +78,22 @@ def run_demo(
         "overwrite": overwrite,
         **overrides,
     }
-    _run_bundle(settings, progress)
+    result = _run_bundle(settings, progress)
+    # once more, with planes through the lesions
+    sources01_and_fused = result.reference01, result.second01, result.fused
+    save_picture(results["preview"], *sources01_and_fused, ("MRI", "CT", "Fused"), _through_lesions())
     return {"mri": sources.mri, "ct": sources.ct, "pet": sources.pet, **results}
 
 
-def _run_bundle(settings: dict[str, Any], progress: Any) -> None:
+def _through_lesions() -> tuple[float, float, float]:
+    """A point whose axial and coronal planes cut both lesions, and whose sagittal plane cuts the second."""
+    from ddfm_monai.phantom import LESIONS
+
+    (_, y1, z1), (x2, y2, z2) = (lesion.centre for lesion in LESIONS)
+    return x2, (y1 + y2) / 2, (z1 + z2) / 2
+
+
+def _run_bundle(settings: dict[str, Any], progress: Any) -> FusionResult:
     """The bundle `ddfm_fusion` as ``python -m monai.bundle run`` runs it, in this process and without its log."""
     import logging
     import warnings
@@ -103,6 +118,7 @@ def _run_bundle(settings: dict[str, Any], progress: Any) -> None:
                 workflow.inferer.progress = progress
             workflow.run()
             workflow.finalize()
+            return workflow.evaluator.state.output["result"]
         except RuntimeError as error:
             raise reason_of(error) or error from None
         finally:
