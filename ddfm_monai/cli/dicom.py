@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ddfm_monai.cli.fuse import LikelihoodName, Precision, Register
 from ddfm_monai.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 
-class Register(str, Enum):
-    """Whether series of different frames of reference may be aligned."""
-
-    none = "none"
-    rigid = "rigid"
-
-
 class Select(str, Enum):
     """What to do with several candidates."""
 
@@ -47,13 +41,6 @@ class SopClass(str, Enum):
 
     mr = "mr"
     sc = "sc"
-
-
-class LikelihoodName(str, Enum):
-    """Which EM step corrects the sampling."""
-
-    default = "default"
-    published = "published"
 
 
 _INPUT = typer.Argument(..., help="Folder with DICOM files, in any order and depth. Never written to.")
@@ -116,6 +103,7 @@ def run(
     likelihood: LikelihoodName = typer.Option(LikelihoodName.default, help="The EM step."),
     seed: int = typer.Option(3407, help="Seed of the start noise."),
     device: str = typer.Option(None, help="cpu, cuda, cuda:1, ...  [default: CUDA if there is one]"),
+    precision: Precision = typer.Option(Precision.auto, help="Arithmetic of the network."),
     sop_class: SopClass = typer.Option(SopClass.mr, help="Grey results as MR Image or as Secondary Capture."),
     scheduler: str = typer.Option(None, help="Dask: tcp://HOST:PORT of a scheduler, or local:N for N processes."),
     worker_resource: str = typer.Option(None, help="With --scheduler: what a worker must offer, such as GPU=1."),
@@ -147,8 +135,9 @@ def run(
         window=window,
         sop_class=sop_class.value,
         device=device,
+        precision=precision.value,
     )
-    batch.check_settings(settings)
+    batch.check_settings(settings, here=scheduler is None)
     screen = _Screen(show_phi)
     found, pairing = _find(source, _pairing_options(register, select, max_days, colour), screen, pairs)
     jobs = batch.plan_jobs(pairing.pairs, found, settings, output, overwrite=overwrite, show_phi=show_phi)

@@ -149,12 +149,18 @@ def check_folders(source: Path, out: Path) -> None:
         )
 
 
-def check_settings(settings: CaseSettings) -> None:
+def check_settings(settings: CaseSettings, here: bool = True) -> None:
     """Refuse settings that no case could be run with, before any is.
 
+    Args:
+        settings: of all cases.
+        here: cases run on this machine, so its devices count.
+
     Raises:
-        UsageError: unknown prior, missing weights, impossible window, steps or likelihood.
+        UsageError: unknown prior, missing weights, impossible window, steps, likelihood or device.
     """
+    import torch
+
     from ddfm_monai.method import DDFMInferer
     from ddfm_monai.priors import find_prior
     from ddfm_monai.volumes import parse_window
@@ -167,8 +173,13 @@ def check_settings(settings: CaseSettings) -> None:
     options = {} if settings.steps is None else {"num_inference_steps": settings.steps}
     try:
         DDFMInferer(likelihood=settings.likelihood, **options)
+        if here and settings.device is not None:
+            torch.empty(1, device=settings.device)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"device {settings.device!r} cannot be used here ({reason}). Use --device cpu.") from None
 
 
 def _left_out(entry: Skipped, status: Status) -> CaseOutcome:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
@@ -56,7 +57,8 @@ class CaseSettings:
         samples: chains to draw; the result is their mean.
         window: for CT, a name or ``"L,W"`` in HU; None: automatic.
         sop_class: what grey results are stored as.
-        device: for the network; None: CUDA where there is one. The result does not depend on it.
+        device: for the network; None: CUDA where there is one. No part of a result's identity.
+        precision: of the network, as of `fuse_volumes`.
         batch_size: slices at a time; None: chosen for the device. The result does not depend on it.
     """
 
@@ -68,6 +70,7 @@ class CaseSettings:
     window: str | None = None
     sop_class: SopClass = "mr"
     device: str | None = None
+    precision: str = "auto"
     batch_size: int | None = None
 
     def parameters(self, pair: Pair) -> dict[str, Any]:
@@ -260,6 +263,7 @@ def _fuse(
         window=settings.window,
         register="rigid" if pair.relation == "register" else "none",
         device=settings.device,
+        precision=settings.precision,
         batch_size=settings.batch_size,
         progress=progress,
     )
@@ -269,7 +273,7 @@ def _named(volume: MetaTensor, to_base: NDArray[np.float64], name: str) -> MetaT
     """The same voxels, placed in the base's space, and called in messages by a name that is no path."""
     affine = to_base @ np.asarray(volume.affine, dtype=np.float64)
     meta = {key: value for key, value in volume.meta.items() if key != "affine"}
-    return MetaTensor(volume.as_tensor(), affine=affine, meta={**meta, "filename_or_obj": name})
+    return MetaTensor(volume.as_tensor(), affine=torch.from_numpy(affine), meta={**meta, "filename_or_obj": name})
 
 
 def _base_to_second(pair: Pair, result: FusionResult) -> NDArray[np.float64]:

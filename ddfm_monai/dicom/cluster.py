@@ -17,12 +17,12 @@ from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.errors import UsageError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 __all__ = ["cluster_runner", "parse_resources"]
 
-_ATTEMPTS = 3
-"""How often a case may lose its worker before it counts as failed."""
+_LOST_WORKERS = 2
+"""How many workers a case may lose on a local cluster before it counts as failed; others have their own limit."""
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def _outcome(future: Any, job: CaseJob) -> CaseOutcome:
     if error is None:
         return future.result()
     lost = isinstance(error, KilledWorker)
-    found = f"the worker was lost {_ATTEMPTS} times" if lost else f"the task failed with {type(error).__name__}"
+    found = "every worker that ran the case was lost" if lost else f"the task failed with {type(error).__name__}"
     problem = Problem("E_WORKER_LOST" if lost else "E_INTERNAL", found)
     return CaseOutcome.of(job.pair, "failed", code=problem.code, message=problem.text())
 
@@ -93,39 +93,47 @@ def _outcome(future: Any, job: CaseJob) -> CaseOutcome:
 @contextmanager
 def _connect(scheduler: str, resources: Mapping[str, float]) -> Iterator[Client]:
     try:
-        import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError:
         raise UsageError(
             "--scheduler needs Dask, which is not installed. Run: pip install 'ddfm-monai[cluster]'"
         ) from None
     kind, _, rest = scheduler.partition(":")
-    with dask.config.set({"distributed.scheduler.allowed-failures": _ATTEMPTS - 1}):
-        if kind == "local" and rest.isdigit() and int(rest) > 0:
-            with (
-                LocalCluster(
-                    n_workers=int(rest),
-                    threads_per_worker=1,
-                    processes=True,
-                    dashboard_address=None,
-                    host="127.0.0.1",
-                    resources=dict(resources) or None,
-                    memory_limit=None,
-                ) as cluster,
-                Client(cluster) as client,
-            ):
-                yield client
-            return
-        if "://" not in scheduler:
-            raise UsageError(f"scheduler {scheduler!r}: tcp://HOST:PORT or local:N is expected.")
-        try:
-            client = Client(scheduler, timeout=20)
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"scheduler {scheduler}: nobody answers ({type(error).__name__}). Is it running?"
-            ) from None
-        with client:
+    if kind == "local" and rest.isdigit() and int(rest) > 0:
+        with _local_cluster(int(rest), resources) as cluster, Client(cluster) as client:
             yield client
+        return
+    if "://" not in scheduler:
+        raise UsageError(f"scheduler {scheduler!r}: tcp://HOST:PORT or local:N is expected.")
+    try:
+        client = Client(scheduler, timeout=20)
+    except (OSError, ValueError) as error:
+        found = type(error).__name__
+        raise UsageError(f"scheduler {scheduler}: nobody answers ({found}). Is it running?") from None
+    with client:
+        _check_offered(client, resources)
+        yield client
+
+
+@contextmanager
+def _local_cluster(workers: int, resources: Mapping[str, float]) -> Iterator[LocalCluster]:
+    """Worker processes of this machine, spoken to over the loopback only."""
+    import dask
+    from distributed import LocalCluster
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": _LOST_WORKERS}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            host="127.0.0.1",
+            resources=dict(resources) or None,
+            memory_limit=None,
+        ) as cluster,
+    ):
+        yield cluster
 
 
 def _check_offered(client: Client, resources: Mapping[str, float]) -> None:

@@ -54,6 +54,7 @@ def fuse_folders(
     colour: bool = False,
     samples: int = 1,
     device: str | None = None,
+    precision: str = "auto",
     batch_size: int | None = None,
     overwrite: bool = False,
     progress: ProgressCallback = silent,
@@ -86,6 +87,7 @@ def fuse_folders(
         samples=samples,
         window=window,
         device=device,
+        precision=precision,
         batch_size=batch_size,
     )
     check_settings(settings)

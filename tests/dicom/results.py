@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
 
 from ddfm_monai.dicom import DicomVolume, read_folder_series
 from ddfm_monai.dicom.write import Derivation
@@ -27,6 +30,15 @@ def derivation(base: Path | DicomVolume, second: Path | DicomVolume, **changes: 
     volumes = [source if isinstance(source, DicomVolume) else read_folder_series(source) for source in (base, second)]
     made = Derivation(volumes[0], volumes[1], np.eye(4), False, PROVENANCE, 301, datetime(2024, 2, 3, 4, 5, 6, 789))
     return replace(made, **changes)
+
+
+def spoil(path: Path) -> None:
+    """Make the pixels of a file undecodable, which its header does not show."""
+    ds = dcmread(path)
+    ds.PixelData = encapsulate([b"no JPEG stream at all"])
+    ds["PixelData"].VR = "OB"
+    ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    ds.save_as(path)
 
 
 def values_of(base: DicomVolume) -> np.ndarray:

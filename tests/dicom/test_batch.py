@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless
 
 from ddfm_monai.dicom import PairingOptions, case, find_pairs, scan_folder
 from ddfm_monai.dicom.batch import check_folders, check_settings, left_out, one_after_the_other, plan_jobs, run_batch
@@ -27,7 +25,7 @@ from ddfm_monai.errors import Cancelled, ExitCode, UsageError
 from ddfm_monai.files import sha256_of
 from ddfm_monai.progress import Progress
 
-from .results import SMALL
+from .results import SMALL, spoil
 from .synthetic import Layout, save_pair, series
 
 NAME = "Geheim^Patientin"
@@ -60,16 +58,6 @@ def tree(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def spoil(source: Path, number: int) -> None:
-    """Make the pixels of one CT file undecodable, which its header does not show."""
-    path = sorted((source / f"SECRET{number}" / "ct").iterdir())[2]
-    ds = dcmread(path)
-    ds.PixelData = encapsulate([b"no JPEG stream at all"])
-    ds["PixelData"].VR = "OB"
-    ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
-    ds.save_as(path)
-
-
 def test_every_case_gets_a_folder_and_a_row(source: Path, settings: CaseSettings, tmp_path: Path) -> None:
     before = tree(source)
     out = tmp_path / "out"
@@ -99,7 +87,7 @@ def test_every_case_gets_a_folder_and_a_row(source: Path, settings: CaseSettings
 
 
 def test_one_broken_case_does_not_stop_the_others(source: Path, settings: CaseSettings, tmp_path: Path) -> None:
-    spoil(source, 1)
+    spoil(source / "SECRET1/ct/IM0002")
     out = tmp_path / "out"
     report = run_batch(jobs_for(source, settings, out), [], out)
     assert report.counts() == {"ok": 2, "failed": 1}
@@ -114,7 +102,7 @@ def test_one_broken_case_does_not_stop_the_others(source: Path, settings: CaseSe
 
 def test_nobody_is_named(source: Path, settings: CaseSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports, logs and file names of good, broken and crashing cases hold neither name nor ID nor path."""
-    spoil(source, 1)
+    spoil(source / "SECRET1/ct/IM0002")
     real = case.derive
 
     def crash(base: object, second: object, pair: case.Pair, *rest: object) -> dict[str, object]:
@@ -138,7 +126,7 @@ def test_nobody_is_named(source: Path, settings: CaseSettings, tmp_path: Path, m
 
 
 def test_show_phi_tells_all(source: Path, settings: CaseSettings, tmp_path: Path) -> None:
-    spoil(source, 1)
+    spoil(source / "SECRET1/ct/IM0002")
     out = tmp_path / "out"
     report = run_batch(jobs_for(source, settings, out, show_phi=True), [], out)
     (failed,) = (outcome for outcome in report.outcomes if outcome.status == "failed")
@@ -216,7 +204,7 @@ def test_stopping_leaves_nothing_half_written(source: Path, settings: CaseSettin
 def test_fail_fast_stops_and_says_what_was_not_run(source: Path, settings: CaseSettings, tmp_path: Path) -> None:
     out = tmp_path / "out"
     jobs = jobs_for(source, settings, out)
-    spoil(source, int(jobs[0].pair.base.patient.patient_id[-1]))
+    spoil(jobs[0].pair.second.slices[2].path)
     report = run_batch(jobs, [], out, one_after_the_other(fail_fast=True))
     assert (report.counts(), report.pending) == ({"failed": 1}, 2)
     assert report.exit_code() == ExitCode.ALL_FAILED
@@ -338,7 +326,13 @@ def test_input_and_output_stay_apart(tmp_path: Path, out: str) -> None:
 
 def test_impossible_settings_are_refused_before_any_case(settings: CaseSettings) -> None:
     check_settings(settings)
-    for change in ({"prior": "none such"}, {"window": "40"}, {"steps": 5000}, {"likelihood": "other"}):
+    for change in (
+        {"prior": "none such"},
+        {"window": "40"},
+        {"steps": 5000},
+        {"likelihood": "other"},
+        {"device": "warp"},
+    ):
         with pytest.raises(UsageError):
             check_settings(replace(settings, **change))
 
