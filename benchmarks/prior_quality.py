@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddfm_monai.priors import load_prior
+from ddfm_monai.priors import Prior, load_prior
+from ddfm_monai.priors.precision import choose_precision
 from ddfm_monai.priors.training import NoisePredictionError, Slices, alphas_cumprod, read_slices
 
 LEVELS = (10, 25, 50)  # standard deviation of the added noise, grey levels of 255
@@ -48,18 +49,18 @@ def by_non_local_means(noisy: Image, sd: float) -> Image:
     return np.asarray(denoise_nl_means(noisy / 255, h=0.8 * sd / 255, sigma=sd / 255, **settings)) * 255
 
 
-def by_prior(prior: nn.Module, noisy: Image, sd: float) -> Image:
+def by_prior(prior: Prior, noisy: Image, sd: float) -> Image:
     """One network evaluation at the timestep whose noise is nearest to ``sd``."""
     abar = alphas_cumprod(prior.num_train_timesteps)
     step = int(torch.argmin((((1 - abar) / abar).sqrt() - sd / 127.5).abs()))
     x = abar[step].sqrt() * torch.from_numpy(noisy.astype(np.float32) / 127.5 - 1)[None, None]
     with torch.inference_mode():
-        noise = prior(x, torch.tensor([step]))
+        noise = prior(x.to(prior.device), torch.tensor([step], device=prior.device)).cpu()
     clean = (x - (1 - abar[step]).sqrt() * noise) / abar[step].sqrt()
     return np.asarray((clean[0, 0] + 1) * 127.5)
 
 
-def denoising(prior: nn.Module, val: Slices, count: int, cache: dict[str, float]) -> dict[str, dict[str, float]]:
+def denoising(prior: Prior, val: Slices, count: int, cache: dict[str, float]) -> dict[str, dict[str, float]]:
     """Mean PSNR over ``count`` slices of each modality: ``{"mri 10": {"prior": ..., "bm3d": ..., "nlm": ...}}``."""
     methods: dict[str, Callable[[Image, float], Image]] = {
         "prior": lambda noisy, sd: by_prior(prior, noisy, sd),
@@ -98,7 +99,7 @@ def print_denoising(table: dict[str, dict[str, float]]) -> None:
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
-def sample(prior: nn.Module, count: int, size: int, steps: int, seed: int, batch: int = 4) -> Tensor:
+def sample(prior: Prior, count: int, size: int, steps: int, seed: int, batch: int = 8) -> Tensor:
     """Unconditional samples by ancestral sampling on a respaced schedule, ``(count, 1, size, size)`` in [-1, 1]."""
     abar = alphas_cumprod(prior.num_train_timesteps)
     kept = torch.linspace(prior.num_train_timesteps - 1, 0, steps).round().long()
@@ -108,10 +109,10 @@ def sample(prior: nn.Module, count: int, size: int, steps: int, seed: int, batch
 
 
 @torch.inference_mode()
-def _denoise(prior: nn.Module, x: Tensor, kept: Tensor, abar: Tensor, generator: torch.Generator) -> Tensor:
+def _denoise(prior: Prior, x: Tensor, kept: Tensor, abar: Tensor, generator: torch.Generator) -> Tensor:
     for i, step in enumerate(kept):
         now, after = abar[step], abar[kept[i + 1]] if i + 1 < len(kept) else torch.tensor(1.0)
-        noise = prior(x, step.expand(len(x)))
+        noise = prior(x.to(prior.device), step.expand(len(x)).to(prior.device)).cpu()
         clean = ((x - (1 - now).sqrt() * noise) / now.sqrt()).clamp(-1, 1)
         noise = (x - now.sqrt() * clean) / (1 - now).sqrt()
         variance = (1 - after) / (1 - now) * (1 - now / after)
@@ -158,7 +159,8 @@ def _spectrum(picture: Image, side: int = 128) -> Tensor:
 # --- the program ------------------------------------------------------------------------------------------------------
 
 
-def judge_samples(prior: nn.Module, args: argparse.Namespace, train: Slices, val: Slices) -> dict[str, Any]:
+def judge_samples(prior: Prior, args: argparse.Namespace, train: Slices, val: Slices) -> dict[str, Any]:
+    prior.precision = choose_precision("auto", prior.device)
     drawn = sample(prior, args.samples, args.size, args.steps, args.seed)
     if args.grid:
         write_grid(drawn, args.grid)
@@ -197,7 +199,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="keep the slow methods' results here")
     parser.add_argument("--only", choices=("denoise", "error", "samples"))
     args = parser.parse_args()
-    prior, train, val = load_prior(args.prior), read_slices(args.train), read_slices(args.val)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    prior, train, val = load_prior(args.prior, device), read_slices(args.train), read_slices(args.val)
     report: dict[str, Any] = {"prior": prior.name, "sha256": prior.sha256}
     if args.only in (None, "denoise"):
         cache = json.loads(args.cache.read_text()) if args.cache and args.cache.exists() else {}
@@ -206,7 +209,9 @@ def main() -> None:
         if args.cache:
             args.cache.write_text(json.dumps({k: v for k, v in cache.items() if not k.startswith("prior")}))
     if args.only in (None, "error"):
-        report["noise prediction error"] = NoisePredictionError(prior, val, args.slices // 3, prior.stride)()
+        report["noise prediction error"] = NoisePredictionError(
+            prior, val, args.slices // 3, prior.stride, prior.device
+        )()
         print("\n| noise-prediction error | |\n| --- | --- |")
         print("\n".join(f"| {name} | {value:.5f} |" for name, value in report["noise prediction error"].items()))
     if args.only in (None, "samples"):
