@@ -1,0 +1,29 @@
+"""Give the fusion bundle the shipped prior's weights: writes ``models/model.pt`` and its hash into the config."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from safetensors.torch import load_file
+
+from ddfm_monai.bundle import bundle_folder
+from ddfm_monai.files import sha256_of
+from ddfm_monai.priors import find_prior
+
+
+def main() -> None:
+    bundle, card = bundle_folder("ddfm_fusion"), find_prior("medical")
+    weights, config = bundle / "models" / "model.pt", bundle / "configs" / "inference.json"
+    settings = json.loads(config.read_text())
+    network = {"_target_": f"ddfm_monai.priors.{card.architecture}", **card.config}
+    if settings["network_def"] != network:
+        raise SystemExit(f"{config}: network_def must become {json.dumps(network)}")
+    weights.parent.mkdir(exist_ok=True)
+    torch.save(load_file(card.path), weights)
+    config.write_text(config.read_text().replace(settings["weights_sha256"], sha256_of(weights)))
+    print(f"{weights}: {sha256_of(weights)}")
+
+
+if __name__ == "__main__":
+    main()
