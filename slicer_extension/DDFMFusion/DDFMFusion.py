@@ -242,9 +242,10 @@ class DDFMFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _show_progress(self) -> None:
         job = self.fusion.job
         progress = job.progress
+        done, total = progress.get("done", 0), progress.get("total", 0)
         self.ui.progressBar.visible = True
-        self.ui.progressBar.maximum = progress.get("total", 0)  # 0: busy
-        self.ui.progressBar.value = progress.get("done", 0)
+        self.ui.progressBar.maximum = total if done < total else 0  # 0: busy, between two stages
+        self.ui.progressBar.value = done
         if job.silent_seconds:
             self.ui.timeLabel.text = _(
                 "No sign of life from the worker for {time}. Wait, or press Cancel and look at the log."

@@ -188,7 +188,17 @@ def test_pip_really_takes_a_wheel_from_such_a_folder(slicer: Any, tmp_path: Path
         wheel.writestr(f"{info}/RECORD", "")
     with dependencies._pip_reads_from(wheels):
         done = subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--no-deps", "--no-cache-dir", "--target", str(tmp_path / "to"), "tiny-wheel>=1.0"],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--no-deps",
+                "--no-cache-dir",
+                "--target",
+                str(tmp_path / "to"),
+                "tiny-wheel>=1.0",
+            ],
             capture_output=True,
             text=True,
             check=False,

@@ -224,6 +224,15 @@ def test_progress_shows_slice_step_and_time_left(
     assert ready.ui.progressBar.isVisibleTo(ready.window)
 
 
+def test_the_bar_is_busy_between_two_stages(ready: Panel, slicer: Any, fake_worker: Callable[[str], list[str]]) -> None:
+    ready.widget.logic.workerCommand = fake_worker("hangs")
+    ready.click("fuseButton")
+    ready.until(lambda: "hanging" in ready.log)
+    ready.widget.fusion.job.progress = {"stage": "read", "done": 1, "total": 1, "detail": "reference"}
+    ready.widget._show_progress()
+    assert (ready.ui.progressBar.maximum, ready.ui.timeLabel.text) == (0, "Reading: reference")
+
+
 def test_the_panel_stays_usable_while_a_fusion_runs(
     ready: Panel, slicer: Any, add_volume: AddVolume, fake_worker: Callable[[str], list[str]]
 ) -> None:
