@@ -24,7 +24,7 @@ from ddfm_monai.priors.precision import choose_precision
 from ddfm_monai.priors.training import NoisePredictionError, Slices, alphas_cumprod, read_slices
 
 LEVELS = (10, 25, 50)  # standard deviation of the added noise, grey levels of 255
-MODALITIES = ("mri", "ct", "pet", "spect")
+MODALITIES = ("mr", "ct", "pet", "spect")
 Image = np.ndarray
 
 
@@ -61,7 +61,7 @@ def by_prior(prior: Prior, noisy: Image, sd: float) -> Image:
 
 
 def denoising(prior: Prior, val: Slices, count: int, cache: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Mean PSNR over ``count`` slices of each modality: ``{"mri 10": {"prior": ..., "bm3d": ..., "nlm": ...}}``."""
+    """Mean PSNR over ``count`` slices of each modality: ``{"mr 10": {"prior": ..., "bm3d": ..., "nlm": ...}}``."""
     methods: dict[str, Callable[[Image, float], Image]] = {
         "prior": lambda noisy, sd: by_prior(prior, noisy, sd),
         "bm3d": by_bm3d,

@@ -53,7 +53,6 @@ __all__ = [
     "bf16_pays",
     "export_prior",
     "load_weights",
-    "modality_of",
     "read_slices",
     "to_network",
     "write_report",
@@ -68,12 +67,6 @@ Slices = dict[str, list[np.ndarray]]
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def modality_of(path: Path) -> str:
-    """``"ct"``, ``"pet"``, ``"spect"`` or ``"mri"`` (everything else), from the words in a file's name."""
-    words = "".join(c if c.isalnum() else " " for c in path.name.lower()).split()
-    return next((name for name in ("ct", "spect", "pet") if name in words), "mri")
-
-
 def read_slices(dataset_dir: str | Path | None) -> Slices:
     """All axial slices of the grey NIfTI volumes under a folder, by modality.
 
@@ -81,7 +74,8 @@ def read_slices(dataset_dir: str | Path | None) -> Slices:
     (:func:`ddfm_monai.volumes.choose_scaling`). Colour volumes and slices without any signal are left out.
 
     Returns:
-        modality -> list of ``(H, W)`` uint8 arrays, anterior on top, patient's right on the left.
+        ``"mr"``, ``"ct"``, ``"pet"`` or ``"spect"`` (:func:`ddfm_monai.volumes.guess_kind` tells which, from a file's
+        values and name) -> list of ``(H, W)`` uint8 arrays, anterior on top, patient's right on the left.
 
     Raises:
         UsageError: the folder does not exist or holds no NIfTI volume.
@@ -94,17 +88,18 @@ def read_slices(dataset_dir: str | Path | None) -> Slices:
         raise UsageError(f"{folder}: no such folder. Pass a folder of NIfTI volumes as --dataset_dir.", "E_NO_DATA")
     slices: Slices = {}
     for path in sorted(p for p in folder.rglob("*") if p.name.endswith((".nii", ".nii.gz"))):
-        volume = _read_grey(path)
-        if volume is not None:
-            found = [np.ascontiguousarray(volume[:, :, k].T) for k in range(volume.shape[2])]
-            slices.setdefault(modality_of(path), []).extend(s for s in found if s.max() > _BACKGROUND)
+        pixels = _read_grey(path)
+        if pixels is not None:
+            modality, grey = _to_grey_levels(pixels, path)
+            found = [np.ascontiguousarray(grey[:, :, k].T) for k in range(grey.shape[2])]
+            slices.setdefault(modality, []).extend(s for s in found if s.max() > _BACKGROUND)
     if not any(slices.values()):
         raise UsageError(f"{folder}: no grey NIfTI volume (.nii, .nii.gz) with any signal in it.", "E_NO_DATA")
     return slices
 
 
 def _read_grey(path: Path) -> np.ndarray | None:
-    """One volume as uint8 ``(X, Y, Z)`` in LPS order, or None where it is a colour volume."""
+    """One volume ``(X, Y, Z)`` in LPS order, or None where it is a colour volume."""
     try:
         image: Any = nib.load(path)
         if image.get_data_dtype().fields is not None:
@@ -118,17 +113,21 @@ def _read_grey(path: Path) -> np.ndarray | None:
             "E_SHAPE",
         )
     to_lps = ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "P", "S")))
-    pixels = np.asarray(apply_orientation(pixels, to_lps))
-    return pixels if pixels.dtype == np.uint8 else _to_grey_levels(pixels.astype(np.float32), path)
+    return np.ascontiguousarray(apply_orientation(pixels, to_lps))
 
 
-def _to_grey_levels(pixels: np.ndarray, path: Path) -> np.ndarray:
-    from ddfm_monai.volumes import choose_scaling  # imports SimpleITK
+def _to_grey_levels(pixels: np.ndarray, path: Path) -> tuple[str, np.ndarray]:
+    """The modality, and the values as uint8."""
+    from ddfm_monai.volumes import choose_scaling, guess_kind  # imports SimpleITK
 
-    kind = {"mri": "mr"}.get(modality_of(path), modality_of(path))
-    volume = MetaTensor(torch.from_numpy(np.ascontiguousarray(pixels))[None])
-    scaled = choose_scaling(volume, kind, None).apply(volume)
-    return np.asarray((scaled[0] * 255).round().to(torch.uint8))
+    stored = torch.from_numpy(pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32))
+    volume = MetaTensor(stored[None], meta={"filename_or_obj": str(path)})
+    kind = guess_kind(volume)
+    modality = "mr" if kind == "picture" else kind
+    if pixels.dtype == np.uint8:
+        return modality, pixels
+    scaled = choose_scaling(volume, modality).apply(volume)
+    return modality, np.asarray((scaled[0] * 255).round().to(torch.uint8))
 
 
 class SliceBatches(Dataset):
@@ -233,7 +232,7 @@ def _cut_affine(pixels: np.ndarray, centre: tuple[float, float], size: int, rng:
 def _change_contrast(crop: np.ndarray, modality: str, rng: np.random.Generator) -> np.ndarray:
     """Gamma 0.7 to 1.4; for MRI also a smooth bias field of up to 20 %. Black stays black, white stays white."""
     crop = 255 * (crop / 255) ** np.float32(np.exp(rng.uniform(-0.35, 0.35)))
-    if modality == "mri":
+    if modality == "mr":
         y, x = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in crop.shape), indexing="ij")
         a, b, c = rng.uniform(-0.1, 0.1, 3).astype(np.float32)
         crop = np.clip(crop * np.exp(a * x + b * y + c * x * y), 0, 255)

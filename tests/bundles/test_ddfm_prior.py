@@ -75,7 +75,7 @@ def test_two_hundred_iterations_lower_the_loss_and_give_a_prior_that_denoises(da
     assert 0 < float(log[-1]["val_mean"]) < 0.2
     prior = load_prior(tmp_path / "prior.safetensors")
     card = json.loads((tmp_path / "prior.json").read_text())["card"]
-    assert card["training_slices"] == {"ct": 4, "mri": 4}
+    assert card["training_slices"] == {"ct": 4, "mr": 4}
     assert card["iterations"] == 200
     x, steps = torch.randn(1, 1, 32, 32), torch.tensor([100])
     assert prior(x, steps).shape == x.shape
@@ -102,7 +102,7 @@ def test_evaluate_reports_the_error_of_the_trained_weights(data: Path, tmp_path:
     workflow("evaluate.json", weights=str(tmp_path / "prior.safetensors"), **where, **network).run()
     report = json.loads((tmp_path / "eval" / "noise_prediction_error.json").read_text())
     assert 0 < report["mean"] < 1.5
-    assert {"t000", "t900", "ct", "mri"} < set(report)
+    assert {"t000", "t900", "ct", "mr"} < set(report)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from ddfm_monai.priors.training import (
     alphas_cumprod,
     export_prior,
     load_weights,
-    modality_of,
     read_slices,
     to_network,
 )
@@ -31,7 +30,7 @@ VIEWS = [
     {"size": 32, "batch": 3, "power": 2.0, "share": [1.0, 0.0]},
     {"size": 64, "batch": 1, "power": 1.0, "share": [0.0, 1.0]},
 ]
-SHARES = {"mri": 0.5, "ct": 0.5}
+SHARES = {"mr": 0.5, "ct": 0.5}
 
 
 def tiny_network(seed: int = 0) -> SliceUNet:
@@ -55,20 +54,6 @@ def write(folder: Path, name: str, pixels: np.ndarray, affine: np.ndarray | None
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "modality"),
-    [
-        ("ct.nii.gz", "ct"),
-        ("sub-01_PET.nii", "pet"),
-        ("a-spect-b.nii.gz", "spect"),
-        ("octet.nii", "mri"),
-        ("t1.nii", "mri"),
-    ],
-)
-def test_the_name_tells_the_modality(name: str, modality: str) -> None:
-    assert modality_of(Path(name)) == modality
-
-
 def test_slices_are_axial_whatever_the_orientation_of_the_file(tmp_path: Path) -> None:
     pixels = np.zeros((20, 24, 3), np.uint8)
     pixels[2:6, 3:20, 1] = 90  # LPS: x to the left, y to the back
@@ -76,7 +61,7 @@ def test_slices_are_axial_whatever_the_orientation_of_the_file(tmp_path: Path) -
     ras = nib.load(tmp_path / "a" / "mri.nii.gz").as_reoriented([[0, -1], [1, -1], [2, 1]])
     (tmp_path / "b").mkdir()
     nib.save(ras, tmp_path / "b" / "mri.nii.gz")
-    first, second = (read_slices(tmp_path / folder)["mri"] for folder in "ab")
+    first, second = (read_slices(tmp_path / folder)["mr"] for folder in "ab")
     assert len(first) == len(second) == 1  # the two empty slices are left out
     assert first[0].dtype == np.uint8
     assert (first[0] == pixels[:, :, 1].T).all()
@@ -87,7 +72,7 @@ def test_volumes_that_are_not_8_bit_are_scaled_by_modality(tmp_path: Path) -> No
     pixels = np.full((32, 32, 2), -1000, np.int16)
     pixels[8:24, 8:24] = 40
     pixels[12:16, 12:16] = 1000
-    write(tmp_path, "head_ct.nii.gz", pixels)
+    write(tmp_path, "head.nii.gz", pixels)  # Hounsfield units tell that it is CT
     found = read_slices(tmp_path)["ct"][0]
     assert found[0, 0] == 0
     assert found[13, 13] == 255
@@ -120,7 +105,7 @@ def test_data_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_batch_depends_on_seed_and_index_only() -> None:
-    slices = {"mri": [disc()], "ct": [disc(grey=255)]}
+    slices = {"mr": [disc()], "ct": [disc(grey=255)]}
     batches = SliceBatches(slices, 10, VIEWS, SHARES, seed=1)
     again = SliceBatches(slices, 10, VIEWS, SHARES, seed=1)
     other = SliceBatches(slices, 10, VIEWS, SHARES, seed=2)
@@ -136,7 +121,7 @@ def test_a_batch_depends_on_seed_and_index_only() -> None:
 
 def test_pictures_smaller_than_the_crop_are_padded_with_background() -> None:
     view = [{"size": 64, "batch": 8, "power": 1.0, "share": [1, 1]}]
-    image = SliceBatches({"mri": [disc(48)]}, 1, view, {"mri": 1.0})[0]["image"]
+    image = SliceBatches({"mr": [disc(48)]}, 1, view, {"mr": 1.0})[0]["image"]
     assert (image[:, :, :2] == -1).all()
     assert (image == -1).float().mean() > 0.5
 
@@ -147,7 +132,7 @@ def test_data_without_any_modality_that_has_a_share_is_refused() -> None:
 
 
 def test_the_sampler_goes_on_where_a_training_stopped() -> None:
-    sampler = ResumableSampler(SliceBatches({"mri": [disc()]}, 5, VIEWS, SHARES))
+    sampler = ResumableSampler(SliceBatches({"mr": [disc()]}, 5, VIEWS, SHARES))
     assert list(sampler) == [0, 1, 2, 3, 4]
     sampler.start = 3
     assert list(sampler) == [3, 4]
@@ -215,8 +200,8 @@ def test_a_wrong_size_or_configuration_is_refused() -> None:
 
 
 def test_the_noise_prediction_error_of_a_silent_network_is_one() -> None:
-    error = NoisePredictionError(lambda x, t: torch.zeros_like(x), {"mri": [disc()], "ct": [disc()] * 5}, 2, 16)()
-    assert set(error) == {"mean", *(f"t{i}00" for i in range(10)), "mri", "ct"}
+    error = NoisePredictionError(lambda x, t: torch.zeros_like(x), {"mr": [disc()], "ct": [disc()] * 5}, 2, 16)()
+    assert set(error) == {"mean", *(f"t{i}00" for i in range(10)), "mr", "ct"}
     assert error["mean"] == pytest.approx(1, abs=0.02)
 
 
