@@ -37,10 +37,15 @@ class Manners:
             super().__setattr__(name, value)
 
 
+_PROGRESS_BAR = QtWidgets.QProgressBar.staticMetaObject
+
+
 def _properties(meta: QtCore.QMetaObject) -> set[str]:
     known = _properties.cache.setdefault(meta.className(), set())
     if not known:
         known.update(meta.property(index).name() for index in range(meta.propertyCount()))
+        # Virtual getters: Qt itself asks Python for these, and must get the method.
+        known -= {"sizeHint", "minimumSizeHint", *(["text"] if meta.inherits(_PROGRESS_BAR) else [])}
     return known
 
 
