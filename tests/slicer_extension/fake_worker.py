@@ -38,7 +38,7 @@ def run(behaviour: str, arguments: list[str], events: protocol.EventWriter) -> N
     if behaviour == "full-disk":
         raise OSError(28, "No space left on device", str(output))
     for step in range(4):
-        events(Progress("fuse", step, 4, f"slice 1 of 1, step {step} of 4"))
+        events(Progress("fuse", step, 4, "slice 1 of 1"))
     if behaviour in ("hangs", "stubborn"):
         hang(behaviour, output.parent)
     if behaviour == "lost-file":

@@ -21,6 +21,10 @@ def progress_text(progress: dict) -> str:
     text = stages.get(stage, stage)
     if progress.get("detail"):
         text = _("{stage}: {detail}").format(stage=text, detail=progress["detail"])
+    if progress.get("total", 0) > 1:
+        text = _("{progress}, step {done} of {total}").format(
+            progress=text, done=progress["done"], total=progress["total"]
+        )
     seconds = progress.get("seconds_left")
     if isinstance(seconds, (int, float)) and seconds > 0:
         text = _("{progress}, {time} left").format(progress=text, time=duration_text(seconds))

@@ -107,8 +107,8 @@ class DisplayTest(unittest.TestCase):
             self.assertEqual(duration_text(seconds), text)
 
     def test_progress(self) -> None:
-        event = {"stage": "fuse", "detail": "slice 2 of 9, step 3 of 20", "seconds_left": 65.0}
-        self.assertEqual(progress_text(event), "Fusing: slice 2 of 9, step 3 of 20, 1 min 5 s left")
+        event = {"stage": "fuse", "done": 23, "total": 180, "detail": "slice 2 of 9", "seconds_left": 65.0}
+        self.assertEqual(progress_text(event), "Fusing: slice 2 of 9, step 23 of 180, 1 min 5 s left")
         self.assertEqual(progress_text({"stage": "polish", "seconds_left": None}), "polish")
         self.assertEqual(progress_text({}), "")
 
