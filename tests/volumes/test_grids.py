@@ -8,7 +8,15 @@ import SimpleITK as sitk
 import torch
 
 from ddfm_monai.errors import InputError, UsageError
-from ddfm_monai.volumes import affine_of, check_overlap, make_volume, overlap_fraction, resample_to, same_grid, spacing_of
+from ddfm_monai.volumes import (
+    affine_of,
+    check_overlap,
+    make_volume,
+    overlap_fraction,
+    resample_to,
+    same_grid,
+    spacing_of,
+)
 from ddfm_monai.volumes.io import to_sitk
 
 from .helpers import AFFINES, affine, noise
@@ -63,7 +71,9 @@ def test_agrees_with_simpleitk_outside_the_field_of_view_too(mode, interpolator)
 
     ours = resample_to(moving, reference, fill=-1.0, mode=mode)[0].numpy()
 
-    theirs = sitk.GetArrayFromImage(sitk.Resample(to_sitk(moving), to_sitk(reference), sitk.Transform(), interpolator, -1.0))
+    theirs = sitk.GetArrayFromImage(
+        sitk.Resample(to_sitk(moving), to_sitk(reference), sitk.Transform(), interpolator, -1.0)
+    )
     np.testing.assert_allclose(ours, theirs.T, atol=1e-4)
     assert (ours == -1).any()
 

@@ -68,7 +68,7 @@ def test_any_volume_scales_to_the_unit_range_and_back(kind, low, span, whole, se
     scaled = scaling.apply(source)
 
     assert scaled.dtype == torch.float32
-    assert 0 <= scaled.min() and scaled.max() <= 1
+    assert scaled.min() >= 0 and scaled.max() <= 1
     assert scaling.high > scaling.low
     within = (source > scaling.low) & (source < scaling.high)
     error = (scaling.invert(scaled) - source).abs()[within]

@@ -120,7 +120,9 @@ def test_a_single_slice_is_a_volume(tmp_path):
 
 def test_a_trailing_axis_of_length_one_is_dropped(tmp_path):
     nib.save(nib.Nifti1Image(np.arange(24.0).reshape(2, 3, 4, 1), np.eye(4)), tmp_path / "series.nii")
-    sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(np.arange(24.0).reshape(4, 3, 2))]), tmp_path / "series.nrrd")
+    sitk.WriteImage(
+        sitk.JoinSeries([sitk.GetImageFromArray(np.arange(24.0).reshape(4, 3, 2))]), tmp_path / "series.nrrd"
+    )
 
     assert read_volume(tmp_path / "series.nii").shape == (1, 2, 3, 4)
     assert read_volume(tmp_path / "series.nrrd").shape == (1, 2, 3, 4)
