@@ -24,7 +24,8 @@ ARROWS = {
     "volumes": {"dicom"},  # a folder with a series is read there
     "metrics": {"volumes", "dicom"},
     "dicom": {"method", "priors", "volumes", "pipeline", "outputs", "report"},
-    "pipeline": {"method", "priors", "volumes"},
+    "sampling": {"method", "priors", "volumes"},
+    "pipeline": {"method", "priors", "volumes", "sampling"},
     "transforms": {"method", "priors", "pipeline"},
     "report": {"volumes"},
 }
