@@ -16,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 
 from ddfm_monai.dicom.errors import DicomError
 from ddfm_monai.dicom.read import DicomVolume, read_folder, read_folder_series, read_subseries
@@ -203,6 +204,17 @@ def test_a_compressed_series_equals_the_uncompressed_one(name: str, shuffled: Sa
     volume = read_folder_series(tmp_path / "out")
     assert_is(volume, made)
     assert not volume.lossy
+
+
+@pytest.mark.parametrize("name", ["MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "MR_small_RLE.dcm"])
+def test_a_cut_code_stream_is_refused(name: str, shuffled: Saver) -> None:
+    """Decoders fill the missing end with something and say nothing."""
+    datasets = stack_of(str(get_testdata_file(name, download=False)))
+    stream = next(generate_frames(datasets[2].PixelData, number_of_frames=1))
+    datasets[2].PixelData = encapsulate([stream[: len(stream) // 4 * 2]])
+    with pytest.raises(DicomError, match=r"IM000\d: ") as caught:
+        read_folder(shuffled(datasets))
+    assert caught.value.code == "E_PIXEL_DATA"
 
 
 def test_lossy_compression_is_noticed(shuffled: Saver) -> None:
