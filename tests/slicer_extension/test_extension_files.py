@@ -141,9 +141,10 @@ def test_cmake_lists_what_is_there() -> None:
 
 
 def configure(source: Path, build: Path) -> subprocess.CompletedProcess[str]:
-    cmake = shutil.which("cmake")
+    beside_python = str(Path(sys.executable).parent)
+    cmake = shutil.which("cmake", path=beside_python) or shutil.which("cmake")
     if cmake is None:
-        pytest.skip("cmake is not installed")
+        pytest.skip("cmake is not installed (pip install ddfm-monai[test])")
     arguments = [f"-DSlicer_DIR={STUB}", "-DBUILD_TESTING=ON", "-DCMAKE_SUPPRESS_DEVELOPER_WARNINGS=1"]
     # No compiler is needed for a scripted module, nor should the test wait for one to be examined.
     for language in ("C", "CXX"):
