@@ -264,10 +264,9 @@ class _Screen:
             self.out.print(f"  run        {pair.case_id}: {names} ({pair.relation}{overlap})")
         for status, entries in (("ambiguous", pairing.ambiguous), ("skipped", pairing.skipped)):
             for entry in entries:
-                second = f" + {self._name(entry.second)}" if entry.second is not None else ""
-                self.out.print(
-                    f"  {status:<10} {self._name(entry.base)}{second}: {entry.problem.code} {entry.problem.found}"
-                )
+                names = " + ".join(self._name(source) for source in (entry.base, entry.second) if source is not None)
+                reason = f"{entry.problem.code} {entry.problem.found}"
+                self.out.print(f"  {status:<10} {entry.base.key.patient_key}: {names}: {reason}")
         for code, count in sorted(found.counts().items()):
             self.out.print(f"  {count} files: {code}")
         if self.show_phi:
@@ -281,5 +280,6 @@ class _Screen:
         self.out.print(f"{report.summary()}. Report: {path}")
 
     def _name(self, source: SubSeries) -> str:
+        part = "" if source.key.subseries == "all" else f" ({source.key.subseries})"
         who = f" {source.patient.patient_id} {source.patient.name}" if self.show_phi else ""
-        return f"{source.modality} {source.key.short()}{who}"
+        return f"{source.modality} ...{source.key.series_uid[-8:]}{part}{who}"

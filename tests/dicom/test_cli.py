@@ -16,7 +16,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
 from ddfm_monai.cli.main import run
-from ddfm_monai.dicom import write
+from ddfm_monai.dicom import EXPLANATIONS, write
 from ddfm_monai.errors import ExitCode
 from ddfm_monai.files import sha256_of
 
@@ -253,3 +253,13 @@ def test_scan_shows_patients_only_when_asked(
     printed = capsys.readouterr().out
     assert "SECRET3" in printed
     assert "Geheim" in printed
+
+
+def test_the_manual_lists_every_code_and_only_those() -> None:
+    manual = Path(__file__).parents[2] / "docs/dicom.md"
+    if not manual.is_file():
+        pytest.skip("docs/dicom.md is not part of this copy")
+    rows = [
+        line for line in manual.read_text(encoding="utf-8").splitlines() if line.startswith(("| `E_", "| `S_", "| `W_"))
+    ]
+    assert rows == [f"| `{code}` | {text.what} | {text.remedy} |" for code, text in EXPLANATIONS.items()]
