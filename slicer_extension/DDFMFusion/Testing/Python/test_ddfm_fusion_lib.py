@@ -147,7 +147,7 @@ class WorkerTest(unittest.TestCase):
 
     def test_a_flood_is_held_up_and_read_in_portions(self) -> None:
         worker = start("for i in range(30000): print(i)")
-        first = worker.read(wait=10.0, most=10)
+        first = worker.read(wait=60.0, most=10)
         self.assertTrue(0 < len(first) <= 10)
         self.assertEqual(len(first + self.read_all(worker)), 30000)
 
@@ -162,7 +162,7 @@ class WorkerTest(unittest.TestCase):
     @unittest.skipIf(os.name == "nt", "POSIX signals")
     def test_kill_does_not_wait_for_a_reader(self) -> None:
         worker = start("import os\nwhile True: os.write(1, b'x' * 1000 + b'\\n')")
-        worker.read(wait=5.0)
+        worker.read(wait=60.0)
         worker.kill()
         self.assertEqual(worker.exit_code(), -signal.SIGKILL)
 
@@ -179,7 +179,7 @@ class PatientTest(unittest.TestCase):
             "print('up', flush=True)\nwhile True: signal.pause()"
         )
         job = FusionJob(worker, folder, lambda line: None, clock=lambda: now[0])
-        self.assertEqual(worker.read(wait=10.0), [("stdout", b"up\n")])
+        self.assertEqual(worker.read(wait=60.0), [("stdout", b"up\n")])
         job.cancel()
         job.poll(wait=0.05)
         self.assertIs(job.state, State.CANCELLING)
