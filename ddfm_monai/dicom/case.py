@@ -163,13 +163,15 @@ def run_case(job: CaseJob, progress: ProgressCallback = silent) -> CaseOutcome:
         Cancelled, KeyboardInterrupt: the caller asked to stop; nothing half-written is left.
     """
     started = time.monotonic()
+    log = job.out / "logs" / f"{job.pair.case_id}.log"
     try:
         outcome = _run(job, progress)
+        log.unlink(missing_ok=True)  # of an earlier run that failed
     except (Cancelled, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit too: one case must not end the batch
         failure = describe_failure(error, job.pair, job.show_phi)
-        write_log(job.out / "logs" / f"{job.pair.case_id}.log", failure)
+        write_log(log, failure)
         outcome = CaseOutcome.of(job.pair, "failed", code=failure.code, message=failure.message)
     return replace(outcome, seconds=round(time.monotonic() - started, 2))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydicom import dcmread
 
 from ddfm_monai.dicom import PairingOptions, case, find_pairs, scan_folder
@@ -231,6 +232,26 @@ def test_a_full_disk_fails_the_case_only(
     assert [outcome.code for outcome in report.outcomes] == ["", "E_DISK", ""]
     assert "No space left" in report.outcomes[1].message
     assert not list(out.glob(".tmp*"))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_lack_of_memory_has_a_code_and_the_log_goes_when_it_works(
+    source: Path, settings: CaseSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    job = jobs_for(source, settings, tmp_path / "out")[0]
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(case, "derive", fail)
+        outcome = run_case(job)
+    assert (outcome.status, outcome.code) == ("failed", "E_OUT_OF_MEMORY")
+    assert "--device cpu" in outcome.message
+    logs = tmp_path / "out/logs"
+    assert len(list(logs.iterdir())) == 1
+    assert run_case(job).status == "ok"
+    assert not list(logs.iterdir())
 
 
 def test_colour_is_written_for_pet_and_not_for_ct(settings: CaseSettings, tmp_path: Path) -> None:
