@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from ddfm_monai.volumes.io import is_picture, to_sitk
 __all__ = ["Registration", "register_rigid"]
 
 _WORKING_SPACING = 2.5  # mm; averaging to about this grid loses nothing for a rigid fit and bounds the time
+_AIR_BORDER = 60.0  # mm
 _COARSE_SAMPLES = 15_000
 _FINE_SAMPLES = 40_000
 _BINS = 32
@@ -81,6 +84,18 @@ class Registration:
         }
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """ITK on one thread, so that sums are formed in one order and every run gives the same result."""
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+
+
+@_one_thread()
 def register_rigid(fixed01: MetaTensor, moving01: MetaTensor) -> Registration:
     """Find the rotation and translation that bring ``moving01`` onto ``fixed01``.
 
@@ -99,6 +114,7 @@ def register_rigid(fixed01: MetaTensor, moving01: MetaTensor) -> Registration:
     for volume in (fixed01, moving01):
         _check_registrable(volume)
     fixed, moving = (_working_image(volume) for volume in (fixed01, moving01))
+    moving = _in_air(moving)
     identity = sitk.Euler3DTransform()
     identity.SetCenter(_centre(fixed))
     starts = [identity, *(_centred_start(fixed, moving, how) for how in (_INITIALISER.GEOMETRY, _INITIALISER.MOMENTS))]
@@ -138,6 +154,15 @@ def _working_image(volume: MetaTensor) -> sitk.Image:
     return sitk.BinShrink(image, factors) if max(factors) > 1 else image
 
 
+def _in_air(image: sitk.Image) -> sitk.Image:
+    """The image with air around it, so that the metric always sees the same voxels of the fixed image.
+
+    Mutual information over the overlap alone can grow by pushing air out of it.
+    """
+    border = [round(_AIR_BORDER / spacing) for spacing in image.GetSpacing()]
+    return sitk.ConstantPad(image, border, border, 0.0)
+
+
 def _centre(image: sitk.Image) -> tuple[float, ...]:
     return image.TransformContinuousIndexToPhysicalPoint([(size - 1) / 2 for size in image.GetSize()])
 
@@ -151,7 +176,8 @@ def _method(fixed: sitk.Image, samples: int | None = None) -> sitk.ImageRegistra
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(_BINS)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetNumberOfThreads(1)  # sums in one order
+    method.MetricUseFixedImageGradientFilterOff()  # only one search uses gradients; it takes them point by point
+    method.MetricUseMovingImageGradientFilterOff()
     if samples is not None and samples < fixed.GetNumberOfPixels():
         method.SetMetricSamplingStrategy(method.RANDOM)
         method.SetMetricSamplingPercentage(samples / fixed.GetNumberOfPixels(), _SEED)
@@ -169,10 +195,10 @@ def _information(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transfor
 
 
 def _refine(fixed: sitk.Image, moving: sitk.Image, start: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
-    """Two ways down: gradients of the smoothed images from afar, then line searches on the images themselves.
+    """Two ways down: by gradient on smoothed images from afar, then by simplex search on the images themselves.
 
-    Near the optimum the metric's gradient is unreliable where the volumes cover different parts of the body (it does
-    not see voxels entering and leaving the overlap), so the end is found from values of the metric alone.
+    The metric's gradient stops degrees short of the optimum where slices are thick and the volumes cover different
+    parts of the body, so the end is found from values of the metric alone. (ITK's Powell search can hang there.)
     """
     coarse = _method(fixed, _COARSE_SAMPLES)
     coarse.SetShrinkFactorsPerLevel([1, 1])  # thick slices must not be thinned out; the samples are few already
@@ -182,12 +208,20 @@ def _refine(fixed: sitk.Image, moving: sitk.Image, start: sitk.Euler3DTransform)
         learningRate=2.0, minStep=0.05, numberOfIterations=60, relaxationFactor=0.6
     )
     coarse.SetOptimizerScalesFromPhysicalShift()
-    fine = _method(fixed, _FINE_SAMPLES)
-    fine.SetOptimizerAsPowell(stepLength=1.0, stepTolerance=0.01, valueTolerance=1e-5, numberOfIterations=20)
-    fine.SetOptimizerScales([180 / np.pi] * 3 + [1.0] * 3)  # one step: one degree or one millimetre
+    searches = []
+    for size in (2.0, 0.5):  # of the simplex: degrees and millimetres
+        fine = _method(fixed, _FINE_SAMPLES)
+        fine.SetOptimizerAsAmoeba(
+            simplexDelta=size,
+            numberOfIterations=150,
+            parametersConvergenceTolerance=0.01,
+            functionConvergenceTolerance=1e-6,
+        )
+        fine.SetOptimizerScales([180 / np.pi] * 3 + [1.0] * 3)
+        searches.append(fine)
     transform = start
     try:
-        for method in (coarse, fine):
+        for method in (coarse, *searches):
             method.SetInitialTransform(transform, inPlace=False)
             transform = sitk.Euler3DTransform(sitk.CompositeTransform(method.Execute(fixed, moving)).GetBackTransform())
     except RuntimeError as error:

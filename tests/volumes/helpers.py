@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from ddfm_monai.volumes import make_volume
@@ -43,8 +44,8 @@ def noise(shape=(7, 9, 5), matrix=None, channels=1, seed=0):
     return make_volume(values, np.eye(4) if matrix is None else matrix)
 
 
-def head(shape, matrix, kind="mr"):
-    """A head in RAS mm around (0, 0, 0), without mirror symmetry, sampled on any grid; values in [0, 1]."""
+def head(shape, matrix, kind="mr", blur=0.0):
+    """A head in RAS mm around (0, 0, 0), without mirror symmetry, on any grid, blurred by so many voxels; [0, 1]."""
     index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
     x, y, z = np.moveaxis(index @ matrix[:3, :3].T + matrix[:3, 3], -1, 0)
 
@@ -58,4 +59,4 @@ def head(shape, matrix, kind="mr"):
     picture = np.zeros(shape, dtype=np.float32)
     for part, value in zip((nose, scalp, skull, brain, spot, ventricle), (values[5], *values[:5]), strict=True):
         picture[part] = value
-    return make_volume(picture[None], matrix)
+    return make_volume(gaussian_filter(picture, blur)[None], matrix)
