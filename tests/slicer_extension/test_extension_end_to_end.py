@@ -136,9 +136,13 @@ def test_the_real_worker_is_cancelled_without_a_trace(
     assert list(Path(slicer.app.temporaryPath).iterdir()) == []
 
 
-def test_the_sample_pair_is_made_here_and_can_be_fused(slicer: Any, logic: Any) -> None:
+def test_the_sample_pair_is_made_here_and_can_be_fused(
+    slicer: Any, logic: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import DDFMFusionLib.logic
     from DDFMFusionLib.logic import why_not
 
+    monkeypatch.setattr(DDFMFusionLib.logic, "SAMPLE_RESOLUTION_MM", 4.0)
     parameters = logic.getParameterNode()
     parameters.referenceVolume, parameters.secondVolume = logic.loadSamplePair()
     assert [parameters.referenceVolume.GetName(), parameters.secondVolume.GetName()] == ["Phantom MRI", "Phantom CT"]

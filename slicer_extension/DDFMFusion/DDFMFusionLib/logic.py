@@ -25,6 +25,7 @@ __all__ = ["Fusion", "load_sample_pair", "start_fusion", "why_not"]
 
 FOLDER_PREFIX = "DDFM-"
 SECONDS_UNTIL_LEFT_OVER = 24 * 3600.0
+SAMPLE_RESOLUTION_MM = 1.0
 
 
 def why_not(parameters: DDFMFusionParameterNode) -> str:
@@ -139,8 +140,13 @@ def load_sample_pair(folder: Path, command: list[str] | None = None) -> list[sli
         FusionProblem: the phantom could not be made.
     """
     python = command or worker_command()[:1]
-    script = "import sys; from ddfm_monai.phantom import write_phantom; write_phantom(sys.argv[1])"
-    made = subprocess.run([*python, "-c", script, str(folder)], capture_output=True, text=True, check=False)
+    script = (
+        "import sys; from ddfm_monai.phantom import write_phantom; "
+        "write_phantom(sys.argv[1], resolution=float(sys.argv[2]))"
+    )
+    made = subprocess.run(
+        [*python, "-c", script, str(folder), str(SAMPLE_RESOLUTION_MM)], capture_output=True, text=True, check=False
+    )
     if made.returncode != 0:
         raise FusionProblem(_("The sample volumes could not be made."), made.stderr)
     return [scene.load_volume(folder / f"{name}.nii.gz", f"Phantom {name.upper()}") for name in ("mri", "ct")]

@@ -93,6 +93,8 @@ class Worker:
         self._process.wait()
         while any(reader.is_alive() for reader in self._readers):
             self.read(wait=0.05)
+        while self.read():
+            pass
 
     def _read(self, name: str, stream: IO[bytes]) -> None:
         with stream:

@@ -166,6 +166,14 @@ class WorkerTest(unittest.TestCase):
         worker.kill()
         self.assertEqual(worker.exit_code(), -signal.SIGKILL)
 
+    def test_after_kill_nothing_is_left_to_read(self) -> None:
+        worker = start("print('forgotten')")
+        worker._process.wait()
+        for reader in worker._readers:
+            reader.join()
+        worker.kill()
+        self.assertEqual(worker.exit_code(), 0)
+
 
 class PatientTest(unittest.TestCase):
     """A worker that does not want to end."""
