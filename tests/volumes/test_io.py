@@ -206,6 +206,7 @@ def test_a_missing_file(tmp_path):
     assert caught.value.code == "E_MISSING_FILE"
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha", "a.mhd", "a.png", "a.jpg", "a.tif"])
 def test_damaged_files(tmp_path, name):
     path = tmp_path / name

@@ -91,15 +91,7 @@ def test_axial_slices_stand_as_radiologists_show_them(order, flips):
 
 @pytest.mark.parametrize(("name", "axis"), [("RAS", 2), ("anisotropic", 2), ("sagittal", 1), ("oblique", 2)])
 def test_slices_are_cut_as_they_were_acquired(name, axis):
-    matrix = AFFINES[name]
-    if name == "sagittal":  # 3 mm between slices across the second stored axis
-        assert (
-            np.linalg.norm(matrix[:3, 1]) == 3
-            or np.linalg.norm(matrix[:3, 0]) == 3
-            or np.linalg.norm(matrix[:3, 2]) == 3
-        )
-        axis = int(np.argmax(np.linalg.norm(matrix[:3, :3], axis=0)))
-    assert slice_axis(noise(matrix=matrix)) == axis
+    assert slice_axis(noise(matrix=AFFINES[name])) == axis
 
 
 def test_a_single_slice_is_cut_across_its_axis():
