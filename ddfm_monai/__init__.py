@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ddfm_monai.method import DDFMInferer
     from ddfm_monai.pipeline import FusionResult, fuse_volumes
     from ddfm_monai.priors import load_prior
-    from ddfm_monai.transforms import DDFMFuse, DDFMFused, DDFMFuseD, DDFMFuseDict
+    from ddfm_monai.transforms import DDFMFuse, DDFMFuseD, DDFMFused, DDFMFuseDict
 
 __all__ = [
     "DDFMFuse",
