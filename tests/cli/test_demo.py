@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddfm_monai.bundle import bundle_folder
 from ddfm_monai.cli.demo import run_demo
 from ddfm_monai.cli.main import main
 from ddfm_monai.phantom import LESIONS
+from ddfm_monai.priors import find_prior
 from ddfm_monai.progress import Progress
 
 
@@ -40,6 +43,17 @@ def test_demo_fuses_the_phantom_and_both_lesions_survive(tmp_path: Path) -> None
         around = values[(distance > lesion.radius + 5) & (distance < lesion.radius + 9)]
         assert inside.size
         assert np.median(inside) > np.median(around) + 0.1, lesion.name
+
+
+def test_an_installed_package_takes_its_one_copy_of_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "_bundles" / "ddfm_fusion"  # as in a wheel: no models
+    shutil.copytree(bundle_folder("ddfm_fusion"), installed, ignore=shutil.ignore_patterns("models", "eval"))
+    monkeypatch.setattr("ddfm_monai.bundle.bundle_folder", lambda name: installed)
+    files = run_demo(tmp_path / "demo", phantom={"resolution": 4.0, "slice_distance": 20.0}, device="cpu", steps=1)
+    provenance = json.loads(files["provenance"].read_text())
+    assert provenance["prior"] == {"name": "medical", "sha256": find_prior("medical").sha256}
 
 
 def test_an_earlier_demo_is_not_overwritten(
