@@ -202,8 +202,8 @@ def test_sigterm_is_ctrl_c() -> None:
     code, out, err = run_worker(
         """
         import time
-        events(Progress("fuse", 0, 10))
         try:
+            events(Progress("fuse", 0, 10))
             time.sleep(60)
         finally:
             print("cleaned up", file=sys.stderr)

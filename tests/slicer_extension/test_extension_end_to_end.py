@@ -123,7 +123,7 @@ def test_the_real_worker_is_cancelled_without_a_trace(
 
     parameters = logic.getParameterNode()
     parameters.referenceVolume, parameters.secondVolume = volumes
-    parameters.priorFile, parameters.steps = str(settings.prior), 400
+    parameters.priorFile, parameters.steps = str(settings.prior), 200
     fusion = logic.start(parameters)
     while fusion.job.progress.get("stage") != "fuse":
         fusion.job.poll(wait=0.1)

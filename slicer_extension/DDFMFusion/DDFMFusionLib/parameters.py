@@ -38,7 +38,7 @@ class DDFMFusionParameterNode:
     alignFirst: bool = False
     keepColour: bool = False
     withUncertainty: bool = False
-    steps: Annotated[int, WithinRange(0, 400)] = 0
+    steps: Annotated[int, WithinRange(0, 200)] = 0
     seed: Annotated[int, WithinRange(0, 2147483647)] = 3407
     device: Device = Device.AUTOMATIC
     priorFile: str = ""
