@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
 from torch import Tensor
+from torch.nn import functional as F
 
 from ddfm_monai.method.likelihoods import Likelihood, make_likelihood
 from ddfm_monai.method.luma import FULL_RANGE_LUMA
 from ddfm_monai.method.schedule import RespacedDDIM
+from ddfm_monai.method.tweedie import tweedie
 
 __all__ = ["DDFMInferer", "Step", "noise_field"]
 
@@ -27,17 +30,27 @@ class Step:
         total: number of steps.
         timestep: timestep that the network was told.
         estimate: corrected clean estimate ``f̂0``, (B, 1, H, W).
+        outside: (B,), pixels that this step had to bring back into the range of the sources; None if not checked.
     """
 
     index: int
     total: int
     timestep: int
     estimate: Tensor
+    outside: Tensor | None = None
 
 
 def noise_field(shape: tuple[int, ...], seed: int) -> Tensor:
     """Standard normal noise that depends on shape and seed only; float32 on the CPU, whatever the device in use."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _smooth_field(noise: Tensor, size: int = 9) -> Tensor:
+    """(B, 1, H, W) of variance 1 from white noise (B, C, H, W): decisions between sources are regional, not per pixel.
+
+    A mean over size x size pixels, which leaves a sd of 1 / size.
+    """
+    return size * F.avg_pool2d(noise[:, :1], size, stride=1, padding=size // 2)
 
 
 class DDFMInferer(Inferer):
@@ -52,6 +65,8 @@ class DDFMInferer(Inferer):
             :class:`~ddfm_monai.method.likelihoods.Likelihood`.
         seed: seed of the start noise.
         start_timestep: noisiest timestep, 0..999; by default the likelihood's own.
+        draw: the M-step draws f from its conditional distribution instead of taking the mean: for several chains, whose
+            spread then is the model's uncertainty. The draw is one smooth field per chain, made from the start noise.
         settings: further settings of a likelihood given by name, for example ``psi=0.5, eta=0.001``.
 
     Raises:
@@ -65,6 +80,7 @@ class DDFMInferer(Inferer):
         likelihood: str | Likelihood = "default",
         seed: int = 3407,
         start_timestep: int | None = None,
+        draw: bool = False,
         **settings: Any,
     ) -> None:
         if isinstance(likelihood, str):
@@ -73,6 +89,7 @@ class DDFMInferer(Inferer):
             raise TypeError(f"{', '.join(settings)}: settings go with a likelihood that is given by name.")
         self.likelihood = likelihood
         self.seed = seed
+        self.draw = draw
         start = likelihood.start_timestep if start_timestep is None else start_timestep
         self.scheduler = RespacedDDIM(num_inference_steps, start)
 
@@ -80,10 +97,10 @@ class DDFMInferer(Inferer):
     def num_inference_steps(self) -> int:
         return self.scheduler.num_train_timesteps
 
-    def with_seed(self, seed: int) -> DDFMInferer:
-        """The same inferer with another start noise."""
+    def with_seed(self, seed: int, draw: bool = False) -> DDFMInferer:
+        """The same inferer with another start noise, drawing or not."""
         other = copy(self)
-        other.seed = seed
+        other.seed, other.draw = seed, draw
         return other
 
     @torch.no_grad()
@@ -115,16 +132,22 @@ class DDFMInferer(Inferer):
             raise ValueError(f"inputs have shape {tuple(inputs.shape)}; (B, 2, H, W) is expected.")
         inputs = torch.as_tensor(inputs, dtype=torch.float32)
         channels = getattr(network, "in_channels", 1)
-        state = self.likelihood.prepare(inputs[:, :1], inputs[:, 1:])
-        f_t = self._start(state, self._noise(noise, inputs, channels))
+        state = self.likelihood.prepare(inputs[:, :1], inputs[:, 1:], partial(tweedie, network))
+        start_noise = self._noise(noise, inputs, channels)
+        chance = _smooth_field(start_noise) if self.draw else None
+        f_t = self._start(state, start_noise)
         for i in reversed(range(self.num_inference_steps)):
             estimate = self._estimate(network, f_t, i, channels)
             luma = self.likelihood.luma.of(estimate)
             corrected = self.likelihood.rectify(luma, state, self.scheduler.noise_level(i))
+            if chance is not None and state.deviation is not None:
+                corrected = corrected + state.deviation * chance
             f_t, _ = self.scheduler.step(self.likelihood.luma.replace(estimate, luma, corrected), i, f_t)
             if callback is not None:
                 timestep = int(self.scheduler.model_timesteps[i])
-                callback(Step(self.num_inference_steps - i, self.num_inference_steps, timestep, corrected))
+                callback(
+                    Step(self.num_inference_steps - i, self.num_inference_steps, timestep, corrected, state.outside)
+                )
         fused = self.likelihood.finish(FULL_RANGE_LUMA.of(f_t), state).clamp(-1, 1)
         return (fused, f_t) if return_sample else fused
 

@@ -8,9 +8,22 @@ from torch import Tensor
 
 from ddfm_monai.method.luma import Luma
 from ddfm_monai.method.published import PublishedEM
-from ddfm_monai.method.saliency import SaliencyEM
+from ddfm_monai.method.tweedie import Denoiser
+from ddfm_monai.method.two_scale import TwoScaleEM
 
-__all__ = ["LIKELIHOODS", "Likelihood", "make_likelihood"]
+__all__ = ["LIKELIHOODS", "Likelihood", "State", "make_likelihood"]
+
+
+class State(Protocol):
+    """What the sampling loop reads of a likelihood's state after each EM step; the rest is the likelihood's own.
+
+    Attributes:
+        deviation: (B, 1, H, W), standard deviation of f given everything else, or None if it is not modelled.
+        outside: (B,), pixels that the step had to bring back into the range of the sources, or None if not checked.
+    """
+
+    deviation: Tensor | None
+    outside: Tensor | None
 
 
 class Likelihood(Protocol):
@@ -27,8 +40,8 @@ class Likelihood(Protocol):
     def settings(self) -> dict[str, Any]:
         """Everything a result depends on, JSON-able, for the provenance."""
 
-    def prepare(self, a: Tensor, b: Tensor) -> Any:
-        """Constant parts and EM state for sources a, b: (B, 1, H, W) in [-1, 1]."""
+    def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None) -> State:
+        """Constant parts and EM state for sources a, b: (B, 1, H, W) in [-1, 1]; denoise: the prior as a denoiser."""
 
     def initial(self, state: Any) -> Tensor | None:
         """(B, 1, H, W) to be noised to the start timestep, or None to start from pure noise."""
@@ -40,7 +53,7 @@ class Likelihood(Protocol):
         """What is done to the last estimate (B, 1, H, W)."""
 
 
-LIKELIHOODS: dict[str, type[Likelihood]] = {"default": SaliencyEM, "published": PublishedEM}
+LIKELIHOODS: dict[str, type[Likelihood]] = {"default": TwoScaleEM, "published": PublishedEM}
 
 
 def make_likelihood(name: str, **settings: Any) -> Likelihood:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ddfm_monai.method.luma import STUDIO_LUMA
+from ddfm_monai.method.tweedie import Denoiser
 
 __all__ = ["PublishedEM"]
 
@@ -26,6 +27,8 @@ class _State:
     gamma: Tensor | float  # γ of the paper, per slice (B, 1, 1, 1); "tau_a" in the golden files
     rho: Tensor | float  # ρ of the paper, per slice; "tau_b" in the golden files
     u: tuple[Tensor | float, Tensor | float]  # ∇k, (B, 1, H, W) along rows and along columns
+    deviation: Tensor | None = None  # the published model is never drawn from
+    outside: Tensor | None = None  # nor kept in a range
 
 
 class PublishedEM:
@@ -48,8 +51,8 @@ class PublishedEM:
         """What a result depends on, for the provenance."""
         return {"psi": self.psi, "eta": self.eta}
 
-    def prepare(self, a: Tensor, b: Tensor) -> _State:
-        """State before the first step. a, b: (B, 1, H, W) in [-1, 1]."""
+    def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None) -> _State:
+        """State before the first step. a, b: (B, 1, H, W) in [-1, 1], taken as they are."""
         return _State(a, b, gamma=1.0, rho=1.0, u=(0.0, 0.0))
 
     def initial(self, state: _State) -> Tensor | None:

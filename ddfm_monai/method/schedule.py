@@ -13,7 +13,7 @@ from monai.networks.schedulers import DDIMScheduler
 from monai.networks.schedulers.ddim import DDIMPredictionType
 from monai.networks.schedulers.scheduler import NoiseSchedules
 
-__all__ = ["RespacedDDIM", "kept_timesteps"]
+__all__ = ["RespacedDDIM", "kept_timesteps", "noise_levels"]
 
 
 def kept_timesteps(num_inference_steps: int, start_timestep: int = 999) -> np.ndarray:
@@ -40,6 +40,16 @@ def kept_timesteps(num_inference_steps: int, start_timestep: int = 999) -> np.nd
     return np.array([round(i * start_timestep / (num_inference_steps - 1)) for i in range(num_inference_steps)])
 
 
+def noise_levels() -> torch.Tensor:
+    """``sqrt((1 - ā_t) / ā_t)``, the sd of the noise in ``f_t / sqrt(ā_t)``, of all 1000 timesteps: float64 (1000,)."""
+    alphas_cumprod = torch.from_numpy(_alphas_cumprod())
+    return ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
+
+
+def _alphas_cumprod(full_length: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2) -> np.ndarray:
+    return np.cumprod(1 - np.linspace(beta_start, beta_end, full_length, dtype=np.float64))
+
+
 @NoiseSchedules.add_def("respaced_linear_beta", "Linear beta schedule respaced to a subset of its timesteps")
 def _respaced_linear_beta(
     num_train_timesteps: int,
@@ -50,8 +60,7 @@ def _respaced_linear_beta(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     if len(timesteps) != num_train_timesteps:
         raise ValueError(f"{num_train_timesteps} steps were asked for, {len(timesteps)} timesteps given.")
-    full = np.cumprod(1 - np.linspace(beta_start, beta_end, full_length, dtype=np.float64))
-    alphas_cumprod = full[timesteps]
+    alphas_cumprod = _alphas_cumprod(full_length, beta_start, beta_end)[timesteps]
     alphas = alphas_cumprod / np.concatenate([[1.0], alphas_cumprod[:-1]])
     return tuple(torch.from_numpy(v).float() for v in (1 - alphas, alphas, alphas_cumprod))  # type: ignore[return-value]
 

@@ -1,0 +1,240 @@
+"""The default likelihood: brightness from the brighter source, details of both, noise left to the prior.
+
+The model, in the notation of the paper (a, b the sources, f the fused image, ``f̃0`` the network's clean estimate). Each
+image is split into a base and details, ``a = Ga + Da`` with G a wide Gaussian smoothing and ``D = 1 - G``. Each part of
+each source is seen through a Laplace term, as in the paper's ``‖f - a‖₁ + φ‖f - b‖₁``, with a weight per pixel:
+
+* base: ``w |Gf - Ga| + (1 - w) |Gf - Gb|``, w large where a is brighter;
+* detail: ``v |Df - D'a - κ_b Xb| + (1 - v) |Df - D'b - κ_a Xa|``, v large where a has more detail energy. Xb is what b
+  shows at the scale of lesions (finer than G, coarser than single pixels): where a leads, it is taken to show the fused
+  details less the share κ_b that b adds to them, and the other way round. Without that share (κ = 0) a lesion is lost
+  wherever the other source leads. D' is D with single-pixel details raised by ``gain``.
+
+As in the paper each Laplace is a Gaussian whose variance has an exponential prior. The E-step's expectation of its
+inverse is proportional to one over the residual of ``f̃0``; the hyper-parameters of the two sources are taken to be
+equal, so they cancel. The M-step is then a mean per pixel, weighted by w (or v) times these expectations: the image d.
+
+Noise: a source is a clean image plus white noise whose sd is estimated per slice. The clean image is one more hidden
+variable, and its expectation is what the prior is made for: Tweedie's formula, one evaluation of the network at the
+timestep with that noise. Where a source has no noise it is followed as it is, and the network enters by the E-step
+alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddfm_monai.method.luma import MEAN_GREY
+from ddfm_monai.method.tweedie import Denoiser
+
+__all__ = ["TwoScaleEM", "estimate_noise"]
+
+_TINY = 1e-6
+
+
+@dataclass
+class _State:
+    """All (B, 1, H, W) but for ``outside``, (B,)."""
+
+    base: tuple[Tensor, Tensor]  # Ga, Gb
+    base_weight: Tensor  # w
+    detail: tuple[Tensor, Tensor]  # D'a + κ_b Xb, D'b + κ_a Xa
+    detail_weight: Tensor  # v
+    low: Tensor  # what the result may not leave
+    high: Tensor
+    background: Tensor
+    deviation: Tensor | None  # of f given everything else, at the last step
+    outside: Tensor | None  # pixels that the last step had to bring back into the range
+
+
+class TwoScaleEM:
+    """EM step of the two-scale model (see the module's text). Lengths are pixels, image values -1 to 1.
+
+    Args:
+        base_sigma: sd of the Gaussian G that parts base and details.
+        base_power: how sharply the brighter base is chosen: ``w = Ga^2p / (Ga^2p + Gb^2p)``, values from black.
+        detail_sigma: sd of the window over which detail energy is measured.
+        detail_power: how sharply the source with more detail energy is chosen.
+        brightness_power: how much brightness counts beside detail energy in that choice.
+        lesion_sigma: details finer than this are not added from the source that does not lead.
+        reference_share: κ_a, share of the reference's details that is added where the second source leads.
+        second_share: κ_b, share of the second source's details that is added where the reference leads.
+        black: grey value, 0 to 1, up to which an image counts as black.
+        gain: how much single-pixel details of sources without noise are raised.
+        softness: residuals below this do not sharpen the E-step's choice.
+        tolerance: how far the result may leave the range of both sources within 9 x 9 pixels (0.2 = 10 % of the
+            grey scale).
+        start_timestep: where the noised image of the first M-step enters the chain.
+    """
+
+    name = "two-scale"
+    luma = MEAN_GREY
+
+    def __init__(
+        self,
+        base_sigma: float = 20.0,
+        base_power: float = 6.0,
+        detail_sigma: float = 3.0,
+        detail_power: float = 4.0,
+        brightness_power: float = 0.25,
+        lesion_sigma: float = 2.0,
+        reference_share: float = 0.2,
+        second_share: float = 0.6,
+        black: float = 0.01,
+        gain: float = 0.12,
+        softness: float = 0.2,
+        tolerance: float = 0.2,
+        start_timestep: int = 300,
+    ) -> None:
+        self.base_sigma = base_sigma
+        self.base_power = base_power
+        self.detail_sigma = detail_sigma
+        self.detail_power = detail_power
+        self.brightness_power = brightness_power
+        self.lesion_sigma = lesion_sigma
+        self.reference_share = reference_share
+        self.second_share = second_share
+        self.black = black
+        self.gain = gain
+        self.softness = softness
+        self.tolerance = tolerance
+        self.start_timestep = start_timestep
+
+    def settings(self) -> dict[str, Any]:
+        """What a result depends on, for the provenance."""
+        return dict(vars(self))
+
+    def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None) -> _State:
+        """Targets, weights and range of sources a, b: (B, 1, H, W) in [-1, 1]."""
+        sd = (estimate_noise(a), estimate_noise(b))
+        background = _common_background(a, b, sd)
+        if denoise is not None:
+            a, b = denoise(a, sd[0]), denoise(b, sd[1])
+        base = (_gaussian(a, self.base_sigma), _gaussian(b, self.base_sigma))
+        detail = (a - base[0], b - base[1])
+        shared = (self._shared(a, base[0]), self._shared(b, base[1]))
+        salience = (self._salience(a, detail[0]), self._salience(b, detail[1]))
+        sharp = tuple(d + self._gain(noise) * (d - _gaussian(d, 1.5)) for d, noise in zip(detail, sd, strict=True))
+        brightness = (_grey(base[0]) ** 2 + _TINY, _grey(base[1]) ** 2 + _TINY)
+        zero = torch.zeros_like(a)
+        low, high = _local_range(a, b)
+        return _State(
+            base=base,
+            base_weight=_choice(brightness[0], brightness[1], self.base_power),
+            detail=(sharp[0] + self.second_share * shared[1], sharp[1] + self.reference_share * shared[0]),
+            detail_weight=_choice(salience[0], salience[1], self.detail_power),
+            low=low - self.tolerance,
+            high=high + self.tolerance,
+            background=background,
+            deviation=zero,
+            outside=zero.sum((1, 2, 3)),
+        )
+
+    def initial(self, state: _State) -> Tensor | None:
+        """The M-step with the weights alone, (B, 1, H, W)."""
+        return self._bounded(_mean(state.base, state.base_weight) + _mean(state.detail, state.detail_weight), state)
+
+    def rectify(self, f: Tensor, state: _State, noise_level: float) -> Tensor:
+        """One EM step: the estimate ``f̃0`` (B, 1, H, W) becomes ``f̂0``; updates ``state``."""
+        base = _gaussian(f, self.base_sigma)
+        w = self._responsibility(state.base, state.base_weight, base)
+        v = self._responsibility(state.detail, state.detail_weight, f - base)
+        data = _mean(state.base, w) + _mean(state.detail, v)
+        undecided = v * (1 - v) * (state.detail[0] - state.detail[1]) ** 2
+        undecided = undecided + w * (1 - w) * (state.base[0] - state.base[1]) ** 2
+        state.deviation = undecided.sqrt().masked_fill(state.background, 0.0)
+        return self._bounded(data, state)
+
+    def finish(self, f: Tensor, state: _State) -> Tensor:
+        """The last estimate is the result."""
+        return f
+
+    def _shared(self, image: Tensor, base: Tensor) -> Tensor:
+        """X: details at the scale of lesions. None where the image is black: the dark rim that smoothing leaves around
+        bright parts is not to be seen in the other source."""
+        smooth = _gaussian(image, self.lesion_sigma)
+        grey = _grey(smooth)
+        detail = smooth - base
+        return torch.where(detail > 0, detail, detail * grey / (grey + self.black))
+
+    def _salience(self, image: Tensor, detail: Tensor) -> Tensor:
+        """Local detail energy, and brightness with less say, on the scale [0, 1]."""
+        energy = _gaussian(detail**2, self.detail_sigma) / 4 + _TINY
+        return energy * (_gaussian(_grey(image) ** 2, self.detail_sigma) + 1e-4) ** self.brightness_power
+
+    def _gain(self, noise: Tensor) -> Tensor:
+        """Half of ``gain`` is left at a noise of 2 of 255 grey levels."""
+        return self.gain / (1 + (noise * 127.5 / 2) ** 2)
+
+    def _responsibility(self, parts: tuple[Tensor, Tensor], weight: Tensor, f: Tensor) -> Tensor:
+        """E-step: the share of the first source, ``C w / (C w + D (1 - w))``, C and D one over the residuals of f."""
+        C = weight / ((f - parts[0]).abs() + self.softness)
+        D = (1 - weight) / ((f - parts[1]).abs() + self.softness)
+        return C / (C + D)
+
+    def _bounded(self, f: Tensor, state: _State) -> Tensor:
+        inside = torch.minimum(torch.maximum(f, state.low), state.high)
+        state.outside = ((inside != f) & ~state.background).sum((1, 2, 3))
+        return inside.masked_fill(state.background, -1.0)
+
+
+def estimate_noise(image: Tensor) -> Tensor:
+    """Standard deviation of white noise, (B, 1, 1, 1), of images (B, 1, H, W) in [-1, 1].
+
+    The residual of a second-difference filter (Immerkaer 1996) in windows of 9 x 9 pixels that are neither black nor
+    saturated; of these the quietest tenth, so that anatomy does not count as noise. What is there in a clean 8-bit
+    picture is texture of up to 4.5 of 255 grey levels: that much is taken off (in fourth powers, so that it hardly
+    changes a noise of twice that), and clean pictures give 0.
+    """
+    kernel = image.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]).view(1, 1, 3, 3) / 6
+    residual = F.conv2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), kernel)
+    power, level = (F.avg_pool2d(x, 9, 1, 4, count_include_pad=False) for x in (residual**2, image))
+    quiet = (level > -0.88) & (level < 0.88)
+    ordered = power.masked_fill(~quiet, torch.inf).flatten(1).sort(1).values
+    tenth = quiet.flatten(1).sum(1, keepdim=True) // 10
+    power = ordered.gather(1, tenth).nan_to_num(posinf=0.0).view(-1, 1, 1, 1)
+    # 1.2: what the quietest tenth of such windows lacks in white noise.
+    return ((1.2**2 * power) ** 2 - (4.5 / 127.5) ** 4).clamp(min=0) ** 0.25
+
+
+def _grey(image: Tensor) -> Tensor:
+    """From black (0) to white (1)."""
+    return (image + 1) / 2
+
+
+def _mean(parts: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
+    return weight * parts[0] + (1 - weight) * parts[1]
+
+
+def _choice(a: Tensor, b: Tensor, power: float) -> Tensor:
+    """``a^p / (a^p + b^p)``"""
+    return torch.sigmoid(power * (a.log() - b.log()))
+
+
+def _local_range(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    low = -F.max_pool2d(-torch.minimum(a, b), 9, 1, 4)
+    return low, F.max_pool2d(torch.maximum(a, b), 9, 1, 4)
+
+
+def _common_background(a: Tensor, b: Tensor, sd: tuple[Tensor, Tensor]) -> Tensor:
+    """Black in both sources, or, where there is noise, not above it in the mean around."""
+
+    def black(image: Tensor, sd: Tensor) -> Tensor:
+        return (_gaussian(image, 1.5) + 1 <= 1.2 * sd) & (sd > 0) | (image <= -1)
+
+    return black(a, sd[0]) & black(b, sd[1])
+
+
+def _gaussian(image: Tensor, sigma: float) -> Tensor:
+    """Gaussian smoothing, edges continued."""
+    radius = int(4 * sigma + 0.5)
+    x = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
+    kernel = torch.exp(-(x**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    image = F.conv2d(F.pad(image, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1))
+    return F.conv2d(F.pad(image, (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
