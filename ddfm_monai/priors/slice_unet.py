@@ -75,8 +75,6 @@ class SliceUNet(nn.Module):
         self.up = nn.ModuleList(_Level(c, n) for c, n in zip(channels, up_blocks, strict=True))
         self.head_norm = nn.LayerNorm(channels[0])
         self.head = _zero(nn.Conv2d(channels[0], in_channels * patch**2, 3, padding=1))
-        # Normalised features forget how strong the noise at a pixel is; this straight way out does not.
-        self.linear_head = _zero(nn.Conv2d(channels[0], in_channels * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         if x.shape[-1] % self.stride or x.shape[-2] % self.stride:
@@ -94,7 +92,7 @@ class SliceUNet(nn.Module):
             h = self.up[level](h, embedding)
             if level:
                 h = self.expand[level - 1](h) + skips.pop()
-        h = self.head(F.silu(_norm_channels(self.head_norm, h))) + self.linear_head(h)
+        h = self.head(F.silu(_norm_channels(self.head_norm, h)))
         velocity = F.pixel_shuffle(h, self.patch).float()
         abar = self.get_buffer("alphas_cumprod")[timesteps][:, None, None, None]
         return (1 - abar).sqrt() * x + abar.sqrt() * velocity
