@@ -78,21 +78,19 @@ def save_picture(
         shapes = ", ".join(" x ".join(str(n) for n in volume.shape[1:]) for volume in volumes)
         raise InputError(f"{path}: the three volumes have different shapes ({shapes}); expected one grid.", "E_SHAPES")
     arrays, affine = _to_ras(volumes)
-    box = _visible_box(arrays)
-    centre = _informative_point(arrays, box) if point is None else _voxel(affine, point, arrays[0].shape[1:])
+    shape = arrays[0].shape[1:]
+    overviews, steps = _overviews(arrays)
+    box = _visible_box(overviews, steps, shape)
+    centre = _informative_point(overviews, steps, box) if point is None else _voxel(affine, point, shape)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     size = np.array([part.stop - part.start for part in box]) * spacing
     scale = _PANEL_WIDTH / max(size[0], size[1])
-    planes = [
-        plane for plane in _PLANES if arrays[0].shape[1 + plane.columns] > 1 and arrays[0].shape[1 + plane.rows] > 1
-    ]
+    planes = [plane for plane in _PLANES if shape[plane.columns] > 1 and shape[plane.rows] > 1]
     lettered = not is_picture(reference01)
     heights = [max(_LOWEST_PANEL, round(size[plane.rows] * scale)) for plane in planes]
     canvas = Image.new("RGB", _canvas_size(heights), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    for column, title in enumerate(titles):
-        middle = _SIDE + column * (_PANEL_WIDTH + _GAP) + _PANEL_WIDTH // 2
-        draw.text((middle, _HEADER // 2), title, fill=_TEXT, font=ImageFont.load_default(17), anchor="mm")
+    _draw_titles(draw, titles)
     top = _HEADER
     for plane, height in zip(planes, heights, strict=True):
         for column, array in enumerate(arrays):
@@ -108,14 +106,21 @@ def save_picture(
 
 
 def _to_ras(volumes: Sequence[MetaTensor]) -> tuple[list[np.ndarray], np.ndarray]:
-    """The arrays (views) with axes nearest to R, A, S, and the affine that goes with them."""
+    """The arrays (views, no copies) with axes nearest to R, A, S, and the affine that goes with them."""
     affine = affine_of(volumes[0])
     orientation = nib.io_orientation(affine)
     arrays = []
     for volume in volumes:
-        array = volume.as_tensor().detach().cpu().numpy()
-        arrays.append(np.stack([nib.apply_orientation(channel, orientation) for channel in array]))
+        channels_last = np.moveaxis(volume.as_tensor().detach().cpu().numpy(), 0, -1)
+        arrays.append(np.moveaxis(nib.apply_orientation(channels_last, orientation), -1, 0))
     return arrays, affine @ nib.orientations.inv_ornt_aff(orientation, volumes[0].shape[1:])
+
+
+def _overviews(arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], tuple[int, ...]]:
+    """``(X', Y', Z')`` brightness 0..255 of each array, thinned out by a step per axis that is returned too."""
+    steps = tuple(max(1, size // 128) for size in arrays[0].shape[1:])
+    thinned = [array[(slice(None), *(slice(None, None, step) for step in steps))] for array in arrays]
+    return [_bytes(array).max(axis=0).astype(np.float32) for array in thinned], steps
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
@@ -124,29 +129,33 @@ def _bytes(array: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.clip(np.rint(values), 0, 255).astype(np.uint8), (3, *array.shape[1:]))
 
 
-def _visible_box(arrays: Sequence[np.ndarray]) -> tuple[slice, slice, slice]:
+def _visible_box(
+    overviews: Sequence[np.ndarray], steps: Sequence[int], shape: Sequence[int]
+) -> tuple[slice, slice, slice]:
     """The box of what is not black, with a border of 3 %."""
-    ranges = [1.0 if array.shape[0] == 1 else 255.0 for array in arrays]
-    visible = np.logical_or.reduce([array.max(axis=0) > 0.04 * top for array, top in zip(arrays, ranges, strict=True)])
+    visible = np.logical_or.reduce([overview > 0.04 * 255 for overview in overviews])
     parts = []
     for axis in range(3):
-        found = np.flatnonzero(visible.any(axis=tuple(i for i in range(3) if i != axis)))
-        size = visible.shape[axis]
-        first, last = (int(found[0]), int(found[-1]) + 1) if found.size else (0, size)
+        found = np.flatnonzero(visible.any(axis=tuple(i for i in range(3) if i != axis))) * steps[axis]
+        first, last = (int(found[0]), int(found[-1]) + steps[axis]) if found.size else (0, shape[axis])
         border = round(0.03 * (last - first))
-        parts.append(slice(max(0, first - border), min(size, last + border)))
+        parts.append(slice(max(0, first - border), min(shape[axis], last + border)))
     return parts[0], parts[1], parts[2]
 
 
-def _informative_point(arrays: Sequence[np.ndarray], box: tuple[slice, slice, slice]) -> np.ndarray:
+def _informative_point(
+    overviews: Sequence[np.ndarray], steps: Sequence[int], box: tuple[slice, slice, slice]
+) -> np.ndarray:
     """In the middle half of each axis the slice with most to see: brightness of both sources, and their difference."""
-    a, b = (_bytes(array[(slice(None), *box)]).mean(axis=0, dtype=np.float32) for array in arrays[:2])
+    a, b = overviews[:2]
     weight = np.maximum(a, b) + 2 * np.abs(a - b)
     point = []
     for axis, part in enumerate(box):
         profile = weight.sum(axis=tuple(i for i in range(3) if i != axis))
-        quarter = len(profile) // 4
-        point.append(part.start + quarter + int(profile[quarter : len(profile) - quarter].argmax()))
+        quarter = (part.stop - part.start) // 4
+        first = (part.start + quarter) // steps[axis]
+        last = max(first + 1, (part.stop - quarter) // steps[axis])
+        point.append((first + int(profile[first:last].argmax())) * steps[axis])
     return np.array(point)
 
 
@@ -168,6 +177,12 @@ def _plane_picture(
 
 def _canvas_size(heights: Sequence[int]) -> tuple[int, int]:
     return 2 * _SIDE + 3 * _PANEL_WIDTH + 2 * _GAP, _HEADER + sum(heights) + _GAP * len(heights) + _FOOTER
+
+
+def _draw_titles(draw: ImageDraw.ImageDraw, titles: Sequence[str]) -> None:
+    for column, title in enumerate(titles):
+        middle = _SIDE + column * (_PANEL_WIDTH + _GAP) + _PANEL_WIDTH // 2
+        draw.text((middle, _HEADER // 2), title, fill=_TEXT, font=ImageFont.load_default(17), anchor="mm")
 
 
 def _draw_panel(canvas: Image.Image, corner: tuple[int, int], height: int, picture: Image.Image) -> None:
