@@ -121,6 +121,8 @@ def fuse_volumes(
     started = time.monotonic()
     a = _prepare(reference, "reference", reference_kind, window, progress)
     b = _prepare(second, "second", second_kind, window, progress)
+    if window is not None and "ct" not in (a.scaling.kind, b.scaling.kind):
+        raise UsageError(f"window is {window!r}, but neither source is a CT (name it by --second-kind ct).")
     registration = None
     if register == "rigid":
         progress(Progress("register", 0, 1))
@@ -136,7 +138,7 @@ def fuse_volumes(
     foreground = common_foreground(a.grey, b.grey, a.scaling.air, b.scaling.air, axis)
     plan = plan_slices(foreground, network.stride, axis)
     chains = Chains(inferer, network, plan, samples, batch_size, progress)
-    fused, uncertainty = chains.fuse(a.grey, b.grey, foreground)
+    sampled = chains.fuse(a.grey, b.grey, foreground)
 
     keeps_colour = colour or (is_picture(a.volume) and 3 in (a.volume.shape[0], b.volume.shape[0]))
     provenance = {
@@ -156,13 +158,14 @@ def fuse_volumes(
         "second": {**b.describe(), "overlap": round(overlap, 4)},
         "registration": registration.describe() if registration else None,
         "slices": {"axis": axis, "total": plan.shape[axis], "fused": len(plan.boxes)},
+        "voxels_brought_back_into_range": sampled.outside,
         "colour": keeps_colour,
         "seconds": round(time.monotonic() - started, 2),
     }
     return FusionResult(
-        fused=_colourise(fused, a, b) if keeps_colour else fused,
+        fused=_colourise(sampled.mean, a, b) if keeps_colour else sampled.mean,
         provenance=provenance,
-        uncertainty=uncertainty,
+        uncertainty=sampled.deviation,
         registration=registration,
         reference01=a.grey,
         second01=b.grey,

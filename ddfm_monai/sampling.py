@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,7 +15,7 @@ from ddfm_monai.priors import Prior
 from ddfm_monai.progress import Progress, ProgressCallback
 from ddfm_monai.volumes import SliceBatch, SlicePlan, assemble, slice_batches
 
-__all__ = ["Chains", "batch_size_for", "bytes_per_slice"]
+__all__ = ["Chains", "Fused", "batch_size_for", "bytes_per_slice"]
 
 _LARGEST_BATCH = 128  # larger ones were no quicker anywhere that is known, and progress comes per batch
 _SHARE_OF_FREE_MEMORY = 0.7  # the rest is for the EM step's transforms and the allocator's rounding
@@ -39,6 +39,21 @@ def bytes_per_slice(network: Prior, height: int, width: int) -> int:
 
 
 @dataclass(frozen=True)
+class Fused:
+    """What sampling a volume gives.
+
+    Args:
+        mean: (1, X, Y, Z) in [0, 1], the mean over the chains.
+        deviation: (1, X, Y, Z), their standard deviation on the same scale; None for one chain.
+        outside: pixels that had to be brought back into the range of the sources.
+    """
+
+    mean: MetaTensor
+    deviation: MetaTensor | None
+    outside: int
+
+
+@dataclass(frozen=True)
 class Chains:
     """Sampling chains over all slices of a plan.
 
@@ -58,10 +73,15 @@ class Chains:
     batch_size: int | None
     progress: ProgressCallback
 
-    def fuse(self, a: MetaTensor, b: MetaTensor, foreground: MetaTensor) -> tuple[MetaTensor, MetaTensor | None]:
-        """Mean over the chains and, for several, their standard deviation: (1, X, Y, Z) in [0, 1]."""
+    def fuse(self, a: MetaTensor, b: MetaTensor, foreground: MetaTensor) -> Fused:
+        """Fuse every slice of the plan.
+
+        Args:
+            a, b: (1, X, Y, Z) in [0, 1], on one grid.
+            foreground: (1, X, Y, Z) bool.
+        """
         batches = slice_batches(self.plan, a, b, foreground, self.batch_size or self._fitting_batch_size())
-        count = self._counter()
+        count = _Counter(len(self.plan.boxes), self.inferer.num_inference_steps, self.samples, self.progress)
         deviations: list[tuple[SliceBatch, Tensor]] = []
 
         def means() -> Iterator[tuple[SliceBatch, Tensor]]:
@@ -73,7 +93,7 @@ class Chains:
                 yield batch, chains.mean(0)
 
         fused = assemble(self.plan, means())
-        return fused, assemble(self.plan, deviations) if deviations else None
+        return Fused(fused, assemble(self.plan, deviations) if deviations else None, count.outside)
 
     def _fitting_batch_size(self) -> int:
         """One on the CPU, where the prior evaluates slices one by one; on CUDA what the free memory holds."""
@@ -84,20 +104,16 @@ class Chains:
         needed = bytes_per_slice(self.network, largest.height, largest.width)
         return batch_size_for(torch.cuda.mem_get_info(device)[0], needed)
 
-    def _chain(self, batch: SliceBatch, number: int, count: Callable[[int], None]) -> Tensor:
-        inferer = self.inferer if number == 0 else self.inferer.with_seed(self.inferer.seed + number)
+    def _chain(self, batch: SliceBatch, number: int, count: _Counter) -> Tensor:
+        inferer = self.inferer.with_seed(self.inferer.seed + number, draw=self.samples > 1)
         field = noise_field((self.network.in_channels, *self.plan.field_shape), inferer.seed)
         return self._run(inferer, torch.cat([batch.a, batch.b], 1), batch.crop_field(field), count)
 
-    def _run(self, inferer: DDFMInferer, inputs: Tensor, noise: Tensor, count: Callable[[int], None]) -> Tensor:
+    def _run(self, inferer: DDFMInferer, inputs: Tensor, noise: Tensor, count: _Counter) -> Tensor:
         """One batch; where the device's memory does not hold it, its halves."""
         device = self.network.device
-
-        def step(done: Step) -> None:
-            count(len(inputs))
-
         try:
-            fused = inferer(inputs.to(device), self.network, noise.to(device), step)
+            fused = inferer(inputs.to(device), self.network, noise.to(device), count)
             return cast(Tensor, fused).cpu()
         except torch.OutOfMemoryError:
             if len(inputs) == 1:
@@ -107,17 +123,23 @@ class Chains:
         parts = [(inputs[:half], noise[:half]), (inputs[half:], noise[half:])]
         return torch.cat([self._run(inferer, x, n, count) for x, n in parts])
 
-    def _counter(self) -> Callable[[int], None]:
-        """Adds up slice steps and reports them. Steps that ran out of memory count again, but never past the total."""
-        steps = self.inferer.num_inference_steps
-        total = len(self.plan.boxes) * steps * self.samples
-        done = 0
 
-        def count(slices: int) -> None:
-            nonlocal done
-            done = min(done + slices, total)
-            in_slice = f"slice {-(-done // (steps * self.samples))} of {len(self.plan.boxes)}"
-            self.progress(Progress("fuse", done, total, in_slice))
+class _Counter:
+    """A callback of the inferer that adds up slice steps and reports them.
 
-        self.progress(Progress("fuse", 0, total))
-        return count
+    Steps that ran out of memory count again, but never past the total.
+    """
+
+    def __init__(self, slices: int, steps: int, samples: int, progress: ProgressCallback) -> None:
+        self.slices, self.per_slice, self.progress = slices, steps * samples, progress
+        self.total = slices * self.per_slice
+        self.done = 0
+        self.outside = 0  # pixels that the last steps had to bring back into the sources' range
+        progress(Progress("fuse", 0, self.total))
+
+    def __call__(self, step: Step) -> None:
+        self.done = min(self.done + len(step.estimate), self.total)
+        if step.index == step.total and step.outside is not None:
+            self.outside += int(step.outside.sum())
+        in_slice = f"slice {-(-self.done // self.per_slice)} of {self.slices}"
+        self.progress(Progress("fuse", self.done, self.total, in_slice))

@@ -207,7 +207,15 @@ def test_volumes_that_do_not_overlap_are_refused(sources, tiny_prior):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"register": "affine"}, {"samples": 0}, {"steps": 2000}, {"likelihood": "best"}, {"device": "cuda:99"}]
+    "settings",
+    [
+        {"register": "affine"},
+        {"samples": 0},
+        {"steps": 2000},
+        {"likelihood": "best"},
+        {"device": "cuda:99"},
+        {"window": "40,80", "second_kind": "pet"},
+    ],
 )
 def test_impossible_settings_are_refused(settings, sources, tiny_prior):
     with pytest.raises(UsageError):

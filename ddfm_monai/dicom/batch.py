@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ddfm_monai.dicom.case import CaseJob, CaseOutcome, CaseSettings, Status, run_case
 from ddfm_monai.dicom.lock import output_lock
@@ -170,7 +171,7 @@ def check_settings(settings: CaseSettings, here: bool = True) -> None:
         raise UsageError(f"{card.path}: the weights of prior {settings.prior!r} are not there.", "E_PRIOR_MISSING")
     if settings.window is not None:
         parse_window(settings.window)
-    options = {} if settings.steps is None else {"num_inference_steps": settings.steps}
+    options: dict[str, Any] = {} if settings.steps is None else {"num_inference_steps": settings.steps}
     try:
         DDFMInferer(likelihood=settings.likelihood, **options)
         if here and settings.device is not None:

@@ -262,7 +262,8 @@ def _fuse(
         samples=settings.samples,
         reference_kind=pair.base.kind,
         second_kind=pair.second.kind,
-        window=settings.window,
+        # a batch may also hold pairs without a CT
+        window=settings.window if "ct" in (pair.base.kind, pair.second.kind) else None,
         register="rigid" if pair.relation == "register" else "none",
         device=settings.device,
         precision=settings.precision,
