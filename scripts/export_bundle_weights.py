@@ -1,8 +1,9 @@
-"""Give the fusion bundle the shipped prior's weights: writes ``models/model.pt`` and its hash into the config."""
+"""Give both bundles the shipped prior's weights: writes ``models/model.pt`` and its hash into the fusion config."""
 
 from __future__ import annotations
 
 import json
+import shutil
 
 import torch
 from safetensors.torch import load_file
@@ -21,6 +22,9 @@ def main() -> None:
         raise SystemExit(f"{config}: network_def must become {json.dumps(network)}")
     weights.parent.mkdir(exist_ok=True)
     torch.save(load_file(card.path), weights)
+    other = bundle_folder("ddfm_prior") / "models" / "model.pt"
+    other.parent.mkdir(exist_ok=True)
+    shutil.copyfile(weights, other)
     config.write_text(config.read_text().replace(settings["weights_sha256"], sha256_of(weights)))
     print(f"{weights}: {sha256_of(weights)}")
 

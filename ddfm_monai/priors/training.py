@@ -137,12 +137,12 @@ class SliceBatches(Dataset):
         slices: what :func:`read_slices` returned.
         iterations: the number of batches in the whole training.
         views: the kinds of batches. Each has ``size`` (side of the square crops, pixels), ``batch`` (crops per batch),
-            ``power`` (timesteps are ``T u^power``, u uniform: above 1 favours little noise) and ``share``, the
-            view's probability at the start and at the end of the training (linear between).
+            ``power`` and ``top`` (timesteps are ``top T u^power``, u uniform in [0, 1): a power above 1 favours little
+            noise) and ``share``, the view's probability at the start and at the end of the training (linear between).
         shares: modality -> probability; of those that the data has, renormalised.
         seed: see above.
 
-    Items are ``{"image": (B, 1, size, size) float32 in [-1, 1], "iteration": i, "power": float}``.
+    Items are ``{"image": (B, 1, size, size) float32 in [-1, 1], "iteration": i, "power": float, "top": float}``.
     """
 
     def __init__(
@@ -168,7 +168,12 @@ class SliceBatches(Dataset):
         rng = np.random.default_rng((self.seed, index))
         view = self._view(index / self.iterations, rng)
         crops = np.stack([self._crop(int(view["size"]), rng) for _ in range(view["batch"])])
-        return {"image": torch.from_numpy(crops[:, None] / 127.5 - 1), "iteration": index, "power": view["power"]}
+        return {
+            "image": torch.from_numpy(crops[:, None] / 127.5 - 1),
+            "iteration": index,
+            "power": view["power"],
+            "top": view["top"],
+        }
 
     def _view(self, progress: float, rng: np.random.Generator) -> Mapping[str, Any]:
         shares = np.array([v["share"][0] + progress * (v["share"][1] - v["share"][0]) for v in self.views])
@@ -279,8 +284,8 @@ class NoisePrepareBatch(DiffusionPrepareBatch):
         image = batchdata["image"].to(device, non_blocking=non_blocking)
         generator = torch.Generator(image.device).manual_seed(self.seed * 1_000_003 + int(batchdata["iteration"]))
         u = torch.rand(image.shape[0], generator=generator, device=image.device)
-        top = self.num_train_timesteps - 1
-        timesteps = (self.num_train_timesteps * u ** batchdata["power"]).long().clamp(max=top)
+        reach = batchdata["top"] * self.num_train_timesteps
+        timesteps = (reach * u ** batchdata["power"]).long().clamp(max=self.num_train_timesteps - 1)
         noise = torch.randn(image.shape, generator=generator, device=image.device)
         abar = self.abar.to(image.device)[timesteps][:, None, None, None]
         target = abar.sqrt() * noise - (1 - abar).sqrt() * image

@@ -25,7 +25,7 @@ TINY = {
     "network_def#down_blocks": [1, 1],
     "network_def#up_blocks": [1, 1],
     "network_def#num_heads": 2,
-    "views": [{"size": 32, "batch": 4, "power": 2.0, "share": [1, 1]}],
+    "views": [{"size": 32, "batch": 4, "power": 2.0, "top": 1.0, "share": [1, 1]}],
     "learning_rate": 0.004,
     "warmup": 5,
     "validation_slices": 1,
