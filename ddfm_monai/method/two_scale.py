@@ -64,7 +64,7 @@ class TwoScaleEM:
         lesion_sigma: details finer than this are not added from the source that does not lead.
         reference_share: κ_a, share of the reference's details that is added where the second source leads.
         second_share: κ_b, share of the second source's details that is added where the reference leads.
-        black: grey value, 0 to 1, up to which an image counts as black.
+        rim: how much is left of the dark rim around bright parts in that share.
         gain: how much single-pixel details of sources without noise are raised.
         softness: residuals below this do not sharpen the E-step's choice.
         tolerance: how far the result may leave the range of both sources within 9 x 9 pixels (0.2 = 10 % of the
@@ -77,16 +77,16 @@ class TwoScaleEM:
 
     def __init__(
         self,
-        base_sigma: float = 20.0,
-        base_power: float = 6.0,
-        detail_sigma: float = 3.0,
-        detail_power: float = 4.0,
-        brightness_power: float = 0.25,
+        base_sigma: float = 16.0,
+        base_power: float = 10.0,
+        detail_sigma: float = 3.5,
+        detail_power: float = 5.0,
+        brightness_power: float = 0.6,
         lesion_sigma: float = 2.0,
-        reference_share: float = 0.2,
-        second_share: float = 0.6,
-        black: float = 0.01,
-        gain: float = 0.12,
+        reference_share: float = 0.24,
+        second_share: float = 0.73,
+        rim: float = 0.6,
+        gain: float = 0.15,
         softness: float = 0.2,
         tolerance: float = 0.2,
         start_timestep: int = 300,
@@ -99,7 +99,7 @@ class TwoScaleEM:
         self.lesion_sigma = lesion_sigma
         self.reference_share = reference_share
         self.second_share = second_share
-        self.black = black
+        self.rim = rim
         self.gain = gain
         self.softness = softness
         self.tolerance = tolerance
@@ -155,12 +155,16 @@ class TwoScaleEM:
         return f
 
     def _shared(self, image: Tensor, base: Tensor) -> Tensor:
-        """X: details at the scale of lesions. None where the image is black: the dark rim that smoothing leaves around
-        bright parts is not to be seen in the other source."""
+        """X: details at the scale of lesions.
+
+        Where the image is black, the dark rim that smoothing leaves around its bright parts is weakened, because the
+        other source would show it. Weakening it altogether would also weaken a bright lesion in a black place.
+        """
         smooth = _gaussian(image, self.lesion_sigma)
         grey = _grey(smooth)
         detail = smooth - base
-        return torch.where(detail > 0, detail, detail * grey / (grey + self.black))
+        rim = self.rim + (1 - self.rim) * grey / (grey + 0.01)
+        return torch.where(detail > 0, detail, detail * rim)
 
     def _salience(self, image: Tensor, detail: Tensor) -> Tensor:
         """Local detail energy, and brightness with less say, on the scale [0, 1]."""
