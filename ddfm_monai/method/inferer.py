@@ -60,7 +60,7 @@ class DDFMInferer(Inferer):
     the settings and the seed, not on its batch-mates.
 
     Args:
-        num_inference_steps: network evaluations per slice.
+        num_inference_steps: network evaluations per slice, and one more for each source that holds noise.
         likelihood: ``"default"``, ``"published"`` (the published code with its quirks), or a
             :class:`~ddfm_monai.method.likelihoods.Likelihood`.
         seed: seed of the start noise.
@@ -76,7 +76,7 @@ class DDFMInferer(Inferer):
 
     def __init__(
         self,
-        num_inference_steps: int = 10,
+        num_inference_steps: int = 5,
         likelihood: str | Likelihood = "default",
         seed: int = 3407,
         start_timestep: int | None = None,

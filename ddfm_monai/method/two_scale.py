@@ -45,6 +45,7 @@ class _State:
     base_weight: Tensor  # w
     detail: tuple[Tensor, Tensor]  # D'a + κ_b Xb, D'b + κ_a Xa
     detail_weight: Tensor  # v
+    noise: tuple[Tensor, Tensor]  # sd of the noise in a, b: (B, 1, 1, 1)
     low: Tensor  # what the result may not leave
     high: Tensor
     background: Tensor
@@ -131,6 +132,7 @@ class TwoScaleEM:
             low=low - self.tolerance,
             high=high + self.tolerance,
             background=background,
+            noise=sd,
             deviation=zero,
             outside=zero.sum((1, 2, 3)),
         )
@@ -145,14 +147,21 @@ class TwoScaleEM:
         w = self._responsibility(state.base, state.base_weight, base)
         v = self._responsibility(state.detail, state.detail_weight, f - base)
         data = _mean(state.base, w) + _mean(state.detail, v)
-        undecided = v * (1 - v) * (state.detail[0] - state.detail[1]) ** 2
-        undecided = undecided + w * (1 - w) * (state.base[0] - state.base[1]) ** 2
-        state.deviation = undecided.sqrt().masked_fill(state.background, 0.0)
+        state.deviation = self._deviation(state, w, v)
         return self._bounded(data, state)
 
     def finish(self, f: Tensor, state: _State) -> Tensor:
         """The last estimate is the result."""
         return f
+
+    def _deviation(self, state: _State, w: Tensor, v: Tensor) -> Tensor:
+        """Of f, given the responsibilities w and v of the first source: the variance of a choice between two values,
+        the error of the responsibilities themselves (taken as 0.1), and what denoising leaves of the noise (0.4)."""
+        a, b = state.noise
+        variance = 0.4**2 * (v**2 * a**2 + (1 - v) ** 2 * b**2)
+        for parts, share in ((state.base, w), (state.detail, v)):
+            variance = variance + (share * (1 - share) + 0.1**2) * (parts[0] - parts[1]) ** 2
+        return variance.sqrt().masked_fill(state.background, 0.0)
 
     def _shared(self, image: Tensor, base: Tensor) -> Tensor:
         """X: details at the scale of lesions.

@@ -1,0 +1,138 @@
+"""The default likelihood: lesions of both sources arrive, noise goes to the prior, nothing leaves the range."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ddfm_monai.method import DDFMInferer, Step
+from ddfm_monai.method.schedule import noise_levels
+from ddfm_monai.method.two_scale import TwoScaleEM, estimate_noise
+
+SIZE = 128
+
+
+class Smooth(torch.nn.Module):
+    """A prior for which every clean image is smooth: its estimate is a 5x5 mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        self.calls.append(int(timesteps[0]))
+        level = noise_levels()[timesteps].float().view(-1, 1, 1, 1)
+        smooth = torch.nn.functional.avg_pool2d(x, 5, stride=1, padding=2, count_include_pad=False)
+        return (x - smooth) * torch.sqrt(1 + 1 / level**2)
+
+
+def blob(row: float, column: float, sigma: float) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    return torch.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * sigma**2))
+
+
+@pytest.fixture
+def pair() -> torch.Tensor:
+    """(1, 2, 128, 128): a textured head in the first source, a smooth one in the second, black around both."""
+    head = blob(64, 64, 60) > 0.75
+    waves = torch.sin(torch.arange(SIZE) / 5.0)
+    first = 0.45 + 0.15 * waves[:, None] * waves[None, :]
+    second = 0.3 + 0.2 * blob(50, 70, 15)
+    return torch.stack([torch.where(head, first, 0.0), torch.where(head, second, 0.0)])[None] * 2 - 1
+
+
+def em_alone(inputs: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    likelihood = TwoScaleEM()
+    state = likelihood.prepare(inputs[:, :1], inputs[:, 1:])
+    f = likelihood.initial(state)
+    assert f is not None
+    for _ in range(steps):
+        f = likelihood.rectify(f, state, 0.1)
+    return f
+
+
+@pytest.mark.parametrize("source", [0, 1])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_lesion_of_either_source_arrives(pair, source, sign):
+    lesion = sign * 0.3 * blob(72, 60, 4)
+    altered = pair.clone()
+    altered[0, source] += lesion
+    change = em_alone(altered) - em_alone(pair)
+    assert float((change * lesion).sum() / (lesion * lesion).sum()) > 0.53  # 0.5: the mean of both
+
+
+def test_sources_without_noise_are_followed_whatever_the_prior(pair):
+    network = Smooth()
+    fused = DDFMInferer(5)(pair, network)
+    assert len(network.calls) == 5  # no evaluation for denoising
+    mse = float(((fused - em_alone(pair)) ** 2).mean())
+    assert mse < (2 * 10 ** (-35 / 20)) ** 2  # 35 dB
+
+
+def test_noise_is_measured_and_taken_out_by_the_prior(pair):
+    noise = torch.randn(pair.shape, generator=torch.Generator().manual_seed(0)) * 10 / 127.5
+    noisy = pair + noise
+    sd = estimate_noise(noisy[:, :1]) * 127.5
+    assert sd.shape == (1, 1, 1, 1) and 8 < float(sd) < 12
+    assert float(estimate_noise(pair[:, :1])) == 0
+    network = Smooth()
+    fused = DDFMInferer(5)(noisy, network)
+    assert len(network.calls) == 7  # one more for each source
+
+    head = (pair > -1).all(1, keepdim=True).float()
+    inside = torch.nn.functional.avg_pool2d(head, 15, 1, 7) == 1
+
+    def error(result: torch.Tensor) -> float:
+        return float(((result - em_alone(pair)) ** 2)[inside].mean())
+
+    assert error(fused) < 0.5 * error(em_alone(noisy))
+
+
+def test_common_background_is_black_also_under_noise(pair):
+    background = (pair == -1).all(1, keepdim=True)
+    assert bool((DDFMInferer(3)(pair, Smooth())[background] == -1).all())
+    noise = torch.randn(pair.shape, generator=torch.Generator().manual_seed(1)) * 10 / 127.5
+    fused = DDFMInferer(3)((pair + noise).clamp(-1, 1), Smooth())
+    assert float((fused[background] == -1).float().mean()) > 0.95
+
+
+def test_the_result_keeps_to_the_local_range_of_the_sources(pair):
+    tolerance = TwoScaleEM().tolerance
+    fused = DDFMInferer(3)(pair, Smooth())
+    low = -torch.nn.functional.max_pool2d(-pair, 9, 1, 4).amax(1, keepdim=True)
+    high = torch.nn.functional.max_pool2d(pair, 9, 1, 4).amax(1, keepdim=True)
+    low = torch.minimum(low, -torch.nn.functional.max_pool2d(-pair, 9, 1, 4).amin(1, keepdim=True))
+    assert bool((fused >= low - tolerance - 1e-5).all()) and bool((fused <= high + tolerance + 1e-5).all())
+
+
+def test_pixels_brought_back_into_the_range_are_counted_per_slice(pair):
+    seen: list[Step] = []
+    edges = pair.clone()
+    edges[0, 0, 40:90:4, 40:90] = 1.0
+    both = torch.cat([pair, edges])
+    DDFMInferer(3, tolerance=0.0)(both, Smooth(), callback=seen.append)
+    outside = seen[-1].outside
+    assert outside is not None and outside.shape == (2,)
+    alone: list[Step] = []
+    DDFMInferer(3, tolerance=0.0)(edges, Smooth(), callback=alone.append)
+    assert alone[-1].outside is not None and int(alone[-1].outside) == int(outside[1]) > 0
+
+
+def test_draws_spread_where_the_sources_disagree(pair):
+    inferer = DDFMInferer(3, draw=True)
+    chains = torch.stack([inferer.with_seed(seed, draw=True)(pair, Smooth()) for seed in range(6)])
+    deviation = chains.std(0)[0, 0]
+    disagreement = (pair[0, 0] - pair[0, 1]).abs()
+    head = (pair > -1).all(1)[0]
+    low, high = disagreement[head].quantile(torch.tensor([0.25, 0.75]))
+    agree, disagree = deviation[head & (disagreement < low)], deviation[head & (disagreement > high)]
+    assert float(disagree.mean()) > 1.2 * float(agree.mean())
+    assert float(deviation[~(pair > -1).any(1)[0]].max()) == 0
+    assert torch.equal(inferer.with_seed(4, draw=True)(pair, Smooth()), chains[4])
+
+
+def test_draws_of_a_slice_do_not_know_its_batch(pair):
+    inferer = DDFMInferer(3, draw=True)
+    batch = torch.cat([pair, pair.flip(1), pair.roll(5, -1)])
+    together = inferer(batch, Smooth())
+    assert torch.allclose(inferer(batch[1:2], Smooth()), together[1:2], atol=1e-5)
