@@ -66,7 +66,7 @@ class TwoScaleEM:
         reference_share: κ_a, share of the reference's details that is added where the second source leads.
         second_share: κ_b, share of the second source's details that is added where the reference leads.
         rim: how much is left of the dark rim around bright parts in that share.
-        gain: how much single-pixel details of sources without noise are raised.
+        gain: how much single-pixel details are raised.
         softness: residuals below this do not sharpen the E-step's choice.
         tolerance: how far the result may leave the range of both sources within 9 x 9 pixels (0.2 = 10 % of the
             grey scale).
@@ -120,7 +120,7 @@ class TwoScaleEM:
         detail = (a - base[0], b - base[1])
         shared = (self._shared(a, base[0]), self._shared(b, base[1]))
         salience = (self._salience(a, detail[0]), self._salience(b, detail[1]))
-        sharp = tuple(d + self._gain(noise) * (d - _gaussian(d, 1.5)) for d, noise in zip(detail, sd, strict=True))
+        sharp = tuple(d + self.gain * (d - _gaussian(d, 1.5)) for d in detail)
         brightness = (_grey(base[0]) ** 2 + _TINY, _grey(base[1]) ** 2 + _TINY)
         zero = torch.zeros_like(a)
         low, high = _local_range(a, b)
@@ -179,10 +179,6 @@ class TwoScaleEM:
         """Local detail energy, and brightness with less say, on the scale [0, 1]."""
         energy = _gaussian(detail**2, self.detail_sigma) / 4 + _TINY
         return energy * (_gaussian(_grey(image) ** 2, self.detail_sigma) + 1e-4) ** self.brightness_power
-
-    def _gain(self, noise: Tensor) -> Tensor:
-        """Half of ``gain`` is left at a noise of 2 of 255 grey levels."""
-        return self.gain / (1 + (noise * 127.5 / 2) ** 2)
 
     def _responsibility(self, parts: tuple[Tensor, Tensor], weight: Tensor, f: Tensor) -> Tensor:
         """E-step: the share of the first source, ``C w / (C w + D (1 - w))``, C and D one over the residuals of f."""
