@@ -96,7 +96,7 @@ def fuse_volumes(
         reference: (C, X, Y, Z) volume with its affine in RAS mm, or a path; usually the MRI. C is 1, or 3 for colour.
         second: the other volume, on any grid that overlaps; CT, PET, SPECT, another MRI, or a picture.
         prior: a loaded prior, a known name, or a weight file.
-        steps: network evaluations per slice; by default the inferer's.
+        steps: network evaluations per slice; by default the likelihood's.
         likelihood: ``"default"``, ``"published"``, or a likelihood object.
         seed: seed of the start noise.
         reference_kind, second_kind: ``"mr"``, ``"ct"``, ``"pet"``, ``"spect"``, ``"picture"`` or ``"auto"``.
@@ -248,8 +248,6 @@ def _colourise(fused: MetaTensor, a: _Source, b: _Source) -> MetaTensor:
 
 def _make_inferer(steps: int | None, likelihood: str | Likelihood, seed: int) -> DDFMInferer:
     try:
-        if steps is None:
-            return DDFMInferer(likelihood=likelihood, seed=seed)
         return DDFMInferer(steps, likelihood=likelihood, seed=seed)
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ddfm_monai.dicom.case import CaseJob, CaseOutcome, CaseSettings, Status, run_case
 from ddfm_monai.dicom.lock import output_lock
@@ -171,9 +170,8 @@ def check_settings(settings: CaseSettings, here: bool = True) -> None:
         raise UsageError(f"{card.path}: the weights of prior {settings.prior!r} are not there.", "E_PRIOR_MISSING")
     if settings.window is not None:
         parse_window(settings.window)
-    options: dict[str, Any] = {} if settings.steps is None else {"num_inference_steps": settings.steps}
     try:
-        DDFMInferer(likelihood=settings.likelihood, **options)
+        DDFMInferer(settings.steps, likelihood=settings.likelihood)
         if here and settings.device is not None:
             torch.empty(1, device=settings.device)
     except ValueError as error:

@@ -60,7 +60,8 @@ class DDFMInferer(Inferer):
     the settings and the seed, not on its batch-mates.
 
     Args:
-        num_inference_steps: network evaluations per slice, and one more for each source that holds noise.
+        num_inference_steps: network evaluations per slice (and one more for each source that holds noise); by default
+            the likelihood's own.
         likelihood: ``"default"``, ``"published"`` (the published code with its quirks), or a
             :class:`~ddfm_monai.method.likelihoods.Likelihood`.
         seed: seed of the start noise.
@@ -76,7 +77,7 @@ class DDFMInferer(Inferer):
 
     def __init__(
         self,
-        num_inference_steps: int = 5,
+        num_inference_steps: int | None = None,
         likelihood: str | Likelihood = "default",
         seed: int = 3407,
         start_timestep: int | None = None,
@@ -91,7 +92,8 @@ class DDFMInferer(Inferer):
         self.seed = seed
         self.draw = draw
         start = likelihood.start_timestep if start_timestep is None else start_timestep
-        self.scheduler = RespacedDDIM(num_inference_steps, start)
+        steps = likelihood.default_steps if num_inference_steps is None else num_inference_steps
+        self.scheduler = RespacedDDIM(steps, start)
 
     @property
     def num_inference_steps(self) -> int:

@@ -30,11 +30,13 @@ class Likelihood(Protocol):
     """The EM side of DDFM: two sources a, b and, at each step, a correction of the network's clean estimate.
 
     All state is per slice (dimension 0), so that batch-mates never meet. Attributes: ``name``; ``luma``, how a
-    three-channel network's estimate becomes grey; ``start_timestep``, where sampling begins by default.
+    three-channel network's estimate becomes grey; ``default_steps``, network evaluations, and ``start_timestep``, where
+    sampling begins, both by default.
     """
 
     name: str
     luma: Luma
+    default_steps: int
     start_timestep: int
 
     def settings(self) -> dict[str, Any]:

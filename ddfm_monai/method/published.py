@@ -41,6 +41,7 @@ class PublishedEM:
 
     name = "published"
     luma = STUDIO_LUMA
+    default_steps = 100
     start_timestep = 999
 
     def __init__(self, psi: float = 0.5, eta: float = 0.001) -> None:
