@@ -15,9 +15,10 @@ import pytest
 import torch
 from jsonschema import Draft201909Validator
 from monai.bundle import ConfigWorkflow
+from safetensors.torch import load_file
 
 from ddfm_monai.errors import DDFMError
-from ddfm_monai.priors import load_prior
+from ddfm_monai.priors import find_prior, load_prior
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ddfm_prior"
 TINY = {
@@ -138,6 +139,17 @@ def test_the_command_of_the_readme_fails_loudly_on_a_mistyped_setting(data: Path
     assert done.returncode != 0
     assert "unknown setting 'iteratoins': did you mean 'iterations'?" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_bundle_carries_the_shipped_weights() -> None:
+    card = find_prior("medical")
+    shipped = load_file(card.path)
+    carried = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
+    assert set(carried) == set(shipped)
+    assert all(torch.equal(carried[name], shipped[name]) for name in shipped)
+    network = json.loads((BUNDLE / "configs" / "train.json").read_text())["network_def"]
+    del network["_target_"]
+    assert network == {key: card.config[key] for key in network}
 
 
 def test_metadata_follows_the_schema() -> None:
