@@ -227,8 +227,12 @@ def _choice(a: Tensor, b: Tensor, power: float) -> Tensor:
 
 
 def _local_range(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    low = -F.max_pool2d(-torch.minimum(a, b), 9, 1, 4)
-    return low, F.max_pool2d(torch.maximum(a, b), 9, 1, 4)
+    """Smallest and largest value of both within 9 x 9 pixels."""
+    return -_local_maximum(-torch.minimum(a, b)), _local_maximum(torch.maximum(a, b))
+
+
+def _local_maximum(image: Tensor) -> Tensor:
+    return F.max_pool2d(F.max_pool2d(image, (9, 1), 1, (4, 0)), (1, 9), 1, (0, 4))
 
 
 def _common_background(a: Tensor, b: Tensor, sd: tuple[Tensor, Tensor]) -> Tensor:
