@@ -4,8 +4,8 @@ Every slice is turned so that it stands as radiologists show it (axial: anterior
 left), cropped to its own foreground and handed out with equally sized neighbours. What a slice looks like to the
 network depends on that slice alone; :func:`assemble` undoes all of it.
 
-Positions are those of the *field*: one slice with a border all around, as large as any crop can reach. A noise field
-of that size, cropped by :meth:`SliceBatch.crop_field`, gives every voxel column of the volume the same noise.
+Positions are those of the *field*: one slice, filled up to multiples of the stride. A noise field of that size, cropped
+by :meth:`SliceBatch.crop_field`, gives every voxel column of the volume the same noise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ddfm_monai.volumes.io import make_volume, space_meta
 __all__ = ["SliceBatch", "SliceBox", "SlicePlan", "assemble", "plan_slices", "slice_axis", "slice_batches"]
 
 MARGIN = 8
-"""Pixels of background that a crop keeps around the foreground, at least."""
+"""Pixels that a crop keeps around the foreground, where the slice has them."""
 
 _ANISOTROPIC = 1.2  # an axis whose spacing exceeds the next one's by this factor is the one across the slices
 
@@ -52,7 +52,6 @@ class SlicePlan:
         axis: the spatial axis across the slices.
         row_axis, column_axis: the spatial axes that become the rows and the columns of a slice.
         flip_rows, flip_columns: whether these run against the stored order.
-        origin: the field's border: pixel (0, 0) of a slice lies at ``(origin, origin)`` of the field.
         field_shape: ``(height, width)`` of the field.
         boxes: one per slice that has foreground, in slice order.
         affine: 4x4, of the volume.
@@ -65,7 +64,6 @@ class SlicePlan:
     column_axis: int
     flip_rows: bool
     flip_columns: bool
-    origin: int
     field_shape: tuple[int, int]
     boxes: tuple[SliceBox, ...]
     affine: np.ndarray
@@ -79,8 +77,8 @@ class SlicePlan:
     def windows(self, box: SliceBox) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """The part of a slice that its box covers, and the place of that part in the crop."""
         rows, columns = self.shape[self.row_axis], self.shape[self.column_axis]
-        vertical = _overlap(box.top - self.origin, box.height, rows)
-        horizontal = _overlap(box.left - self.origin, box.width, columns)
+        vertical = _overlap(box.top, box.height, rows)
+        horizontal = _overlap(box.left, box.width, columns)
         return (vertical[0], horizontal[0]), (vertical[1], horizontal[1])
 
 
@@ -125,8 +123,9 @@ def slice_axis(volume: MetaTensor) -> int:
 def plan_slices(foreground: MetaTensor, stride: int, axis: int | None = None, margin: int = MARGIN) -> SlicePlan:
     """Decide how a volume is cut into slices.
 
-    The crop of a slice is the box of its own foreground with ``margin`` pixels around, widened to multiples of
-    ``stride`` on a lattice fixed to the volume: neighbouring slices are cut along the same lines.
+    The crop of a slice is the box of its own foreground with ``margin`` pixels around as far as the slice reaches,
+    widened to multiples of ``stride`` on a lattice fixed to the volume: neighbouring slices are cut along the same
+    lines.
 
     Args:
         foreground: ``(1, X, Y, Z)`` bool, with the affine of the volume.
@@ -147,8 +146,7 @@ def plan_slices(foreground: MetaTensor, stride: int, axis: int | None = None, ma
     # earlier in R, A, S is horizontal.
     column_axis, row_axis = sorted((i for i in range(3) if i != axis), key=lambda i: orientation[i, 0])
     shape = tuple(int(n) for n in foreground.shape[1:])
-    origin = _ceil_to(margin, stride)
-    field = [origin + _ceil_to(shape[i] + margin, stride) for i in (row_axis, column_axis)]
+    field = [_ceil_to(shape[i], stride) for i in (row_axis, column_axis)]
     plan = SlicePlan(
         shape=(shape[0], shape[1], shape[2]),
         axis=axis,
@@ -156,14 +154,13 @@ def plan_slices(foreground: MetaTensor, stride: int, axis: int | None = None, ma
         column_axis=column_axis,
         flip_rows=bool(orientation[row_axis, 1] > 0),
         flip_columns=bool(orientation[column_axis, 1] > 0),
-        origin=origin,
         field_shape=(field[0], field[1]),
         boxes=(),
         affine=affine_of(foreground),
         meta=space_meta(foreground),
     )
     mask = _array(foreground)
-    found = (_box(plan.slice_of(mask, index), index, origin, stride, margin) for index in range(shape[axis]))
+    found = (_box(plan.slice_of(mask, index), index, stride, margin) for index in range(shape[axis]))
     boxes = tuple(box for box in found if box is not None)
     if not boxes:
         raise InputError(
@@ -224,18 +221,24 @@ def _batch(plan: SlicePlan, arrays: tuple[np.ndarray, ...], boxes: tuple[SliceBo
     return SliceBatch(a.mul_(2).sub_(1), b.mul_(2).sub_(1), foreground, boxes)
 
 
-def _box(plane: np.ndarray, index: int, origin: int, stride: int, margin: int) -> SliceBox | None:
+def _box(plane: np.ndarray, index: int, stride: int, margin: int) -> SliceBox | None:
     rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     if not rows.size:
         return None
-    top, bottom = _floor_to(origin + rows[0] - margin, stride), _ceil_to(origin + rows[-1] + 1 + margin, stride)
-    left, right = _floor_to(origin + columns[0] - margin, stride), _ceil_to(origin + columns[-1] + 1 + margin, stride)
-    return SliceBox(index, top, left, bottom - top, right - left)
+    top, height = _extent(rows, plane.shape[0], stride, margin)
+    left, width = _extent(columns, plane.shape[1], stride, margin)
+    return SliceBox(index, top, left, height, width)
+
+
+def _extent(occupied: np.ndarray, size: int, stride: int, margin: int) -> tuple[int, int]:
+    """Start and length, multiples of ``stride``, that cover the occupied indices and a margin inside the slice."""
+    start = _floor_to(max(occupied[0] - margin, 0), stride)
+    return start, _ceil_to(min(occupied[-1] + 1 + margin, size), stride) - start
 
 
 def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:
     """The part of ``range(size)`` that ``[start, start + length)`` covers, and where that part lies in it."""
-    first, last = max(start, 0), min(start + length, size)
+    first, last = start, min(start + length, size)
     return slice(first, last), slice(first - start, last - start)
 
 
