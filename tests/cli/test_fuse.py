@@ -15,7 +15,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom.synthetic import save_pair
 from PIL import Image
+from pydicom import dcmread
 
 from ddfm_monai.cli.main import run
 from ddfm_monai.volumes import read_volume, write_volume
@@ -223,3 +225,16 @@ def test_prior_list_and_info(ddfm, tiny_prior_path):
     assert json.loads(ddfm("prior", "info", tiny_prior_path).stdout)["architecture"] == "SliceUNet"
     unknown = ddfm("prior", "info", "nothing")
     assert unknown.returncode == 2 and "imagenet256" in unknown.stderr
+
+
+def test_two_dicom_series_give_a_volume_or_a_series(ddfm, tmp_path):
+    save_pair(tmp_path / "export", slices=5, rows=40, columns=36)
+    mr, ct = tmp_path / "export" / "mr", tmp_path / "export" / "ct"
+    done = ddfm("fuse", mr, ct, "-o", "fused.nii.gz")
+    assert done.returncode == 0, done.stderr
+    assert nib.load(tmp_path / "fused.nii.gz").shape == (36, 40, 5)
+    done = ddfm("fuse", mr, ct, "-o", "fused_series")
+    assert done.returncode == 0, done.stderr
+    written = [dcmread(path) for path in (tmp_path / "fused_series").rglob("*.dcm")]
+    assert len(written) == 5
+    assert {ds.Modality for ds in written} == {"MR"} and all("FUSED" in ds.ImageType for ds in written)
