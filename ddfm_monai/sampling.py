@@ -10,6 +10,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
+from ddfm_monai.errors import DDFMError
 from ddfm_monai.method import DDFMInferer, Step, noise_field
 from ddfm_monai.priors import Prior
 from ddfm_monai.progress import Progress, ProgressCallback
@@ -110,14 +111,22 @@ class Chains:
         return self._run(inferer, torch.cat([batch.a, batch.b], 1), batch.crop_field(field), count)
 
     def _run(self, inferer: DDFMInferer, inputs: Tensor, noise: Tensor, count: _Counter) -> Tensor:
-        """One batch; where the device's memory does not hold it, its halves."""
+        """One batch; where the device's memory does not hold it, its halves.
+
+        Raises:
+            DDFMError: not even one slice fits (``E_OUT_OF_MEMORY``).
+        """
         device = self.network.device
         try:
             fused = inferer(inputs.to(device), self.network, noise.to(device), count)
             return cast(Tensor, fused).cpu()
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if len(inputs) == 1:
-                raise
+                raise DDFMError(
+                    f"the memory of {device} is not enough for one slice of {inputs.shape[-2]}x{inputs.shape[-1]} "
+                    "pixels. Close other programs that use it, or run with --device cpu.",
+                    "E_OUT_OF_MEMORY",
+                ) from error
         torch.cuda.empty_cache()
         half = len(inputs) // 2
         parts = [(inputs[:half], noise[:half]), (inputs[half:], noise[half:])]

@@ -12,8 +12,9 @@ from conftest import head
 from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai import fuse_volumes
-from ddfm_monai.errors import Cancelled, InputError, UsageError
+from ddfm_monai.errors import Cancelled, DDFMError, InputError, UsageError
 from ddfm_monai.outputs import write_outputs
+from ddfm_monai.priors import Prior
 from ddfm_monai.volumes import make_volume, read_volume
 
 SHAPE = (48, 56, 7)
@@ -149,25 +150,25 @@ def test_progress_reaches_its_total_and_cancel_stops(sources, tiny_prior):
         fuse(*sources, tiny_prior, progress=cancel)
 
 
-class _LimitedNetwork(torch.nn.Module):
-    """A network that runs out of memory for batches over 2."""
+class _LimitedPrior(Prior):
+    """A prior that runs out of memory for batches over a limit."""
 
-    def __init__(self, prior):
-        super().__init__()
-        self.inner, self.in_channels, self.stride = prior.network, 1, prior.stride
+    def __init__(self, prior, limit):
+        super().__init__(prior.network, "limited", prior.sha256)
+        self.limit = limit
 
     def forward(self, x, timesteps):
-        if len(x) > 2:
+        if len(x) > self.limit:
             raise torch.OutOfMemoryError("no memory for so many slices")
-        return self.inner(x, timesteps)
+        return super().forward(x, timesteps)
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(sources, tiny_prior):
-    from ddfm_monai.priors import Prior
-
-    limited = Prior(_LimitedNetwork(tiny_prior), "limited", "0" * 64)
     expected = fuse(*sources, tiny_prior).fused
-    assert torch.allclose(fuse(*sources, limited, batch_size=7).fused, expected, atol=1e-5)
+    limited = fuse(*sources, _LimitedPrior(tiny_prior, 2), batch_size=7).fused
+    assert torch.allclose(limited, expected, atol=1e-5)
+    with pytest.raises(DDFMError, match=r"one slice of .* --device cpu"):
+        fuse(*sources, _LimitedPrior(tiny_prior, 0), batch_size=7)
 
 
 def test_several_samples_give_mean_and_uncertainty(sources, tiny_prior):
