@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test lint format bench clean
 
 demo: $(VENV)/.installed
-	OMP_NUM_THREADS= $(BIN)/ddfm demo demo --overwrite
+	env -u OMP_NUM_THREADS $(BIN)/ddfm demo demo --overwrite
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -32,7 +32,7 @@ format: $(VENV)/.installed-dev
 
 # The benchmarks that need no data but what they make; benchmarks/ has others.
 bench: $(VENV)/.installed-dev
-	OMP_NUM_THREADS= $(BIN)/python benchmarks/throughput.py --quick
+	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/throughput.py --quick
 
 clean:
 	rm -rf $(VENV) demo build dist
