@@ -131,6 +131,8 @@ def fuse_volumes(
     transform = registration.matrix if registration else None
     overlap = overlap_fraction(a.volume, b.volume, transform)
     b = b.onto(a, transform)
+    keeps_colour = colour or (is_picture(a.volume) and 3 in (a.volume.shape[0], b.volume.shape[0]))
+    coloured = _colour_source(a, b) if keeps_colour else None  # before the long work, since there may be none
 
     inferer = _make_inferer(steps, likelihood, seed)
     network = _make_prior(prior, device, precision)
@@ -140,7 +142,6 @@ def fuse_volumes(
     chains = Chains(inferer, network, plan, samples, batch_size, progress)
     sampled = chains.fuse(a.grey, b.grey, foreground)
 
-    keeps_colour = colour or (is_picture(a.volume) and 3 in (a.volume.shape[0], b.volume.shape[0]))
     provenance = {
         "notice": NOTICE,
         "software": _software(),
@@ -163,7 +164,7 @@ def fuse_volumes(
         "seconds": round(time.monotonic() - started, 2),
     }
     return FusionResult(
-        fused=_colourise(sampled.mean, a, b) if keeps_colour else sampled.mean,
+        fused=_in_colours_of(coloured, sampled.mean) if coloured else sampled.mean,
         provenance=provenance,
         uncertainty=sampled.deviation,
         registration=registration,
@@ -230,17 +231,22 @@ def _digest(source: MetaTensor | str | Path, volume: MetaTensor) -> str:
     return digest.hexdigest()
 
 
-def _colourise(fused: MetaTensor, a: _Source, b: _Source) -> MetaTensor:
-    """The fused luma in the hue of the colour source, or in the colour map of the functional one."""
+def _colour_source(a: _Source, b: _Source) -> _Source:
+    """The source that gives the result its hue: one in colour, or else a functional one, by its colour map."""
     for source in (b, a):
         if source.volume.shape[0] == 3:
-            return cast(MetaTensor, with_luma(source.volume, fused))
+            return source
     for source in (b, a):
         if source.scaling.kind in ("pet", "spect"):
-            return cast(MetaTensor, with_luma(colour_map(source.grey, source.scaling.kind), fused))
+            return source
     raise UsageError(
         "colour was asked for, but neither source has any: one must be RGB, or PET or SPECT (name it by --second-kind)."
     )
+
+
+def _in_colours_of(source: _Source, fused: MetaTensor) -> MetaTensor:
+    rgb = source.volume if source.volume.shape[0] == 3 else colour_map(source.grey, source.scaling.kind)
+    return cast(MetaTensor, with_luma(rgb, fused))
 
 
 # --- network and inferer ---------------------------------------------------------------------------------------------
