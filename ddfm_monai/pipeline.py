@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from torch import Tensor
 
 from ddfm_monai._version import __version__
 from ddfm_monai.errors import UsageError
-from ddfm_monai.files import sha256_of
 from ddfm_monai.method import DDFMInferer, Likelihood
 from ddfm_monai.priors import Prior, load_prior
 from ddfm_monai.priors.precision import PRECISIONS, choose_precision
@@ -25,22 +21,14 @@ from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.sampling import Chains
 from ddfm_monai.volumes import (
     Registration,
-    Scaling,
-    affine_of,
-    check_volume,
-    choose_scaling,
-    common_foreground,
-    guess_kind,
+    Source,
     is_picture,
     overlap_fraction,
-    plan_slices,
-    read_volume,
+    plan_pair,
+    read_source,
     register_rigid,
-    resample_to,
-    same_grid,
-    slice_axis,
 )
-from ddfm_monai.volumes.colour import colour_map, to_luma, with_luma
+from ddfm_monai.volumes.colour import colour_map, with_luma
 
 __all__ = ["NOTICE", "FusionResult", "fuse_volumes"]
 
@@ -119,8 +107,8 @@ def fuse_volumes(
     if samples < 1:
         raise UsageError(f"samples is {samples}; at least 1 is expected.")
     started = time.monotonic()
-    a = _prepare(reference, "reference", reference_kind, window, progress)
-    b = _prepare(second, "second", second_kind, window, progress)
+    a = _read(reference, "reference", reference_kind, window, progress)
+    b = _read(second, "second", second_kind, window, progress)
     if window is not None and "ct" not in (a.scaling.kind, b.scaling.kind):
         raise UsageError(f"window is {window!r}, but neither source is a CT (name it by --second-kind ct).")
     registration = None
@@ -131,14 +119,12 @@ def fuse_volumes(
     transform = registration.matrix if registration else None
     overlap = overlap_fraction(a.volume, b.volume, transform)
     b = b.onto(a, transform)
-    keeps_colour = colour or (is_picture(a.volume) and 3 in (a.volume.shape[0], b.volume.shape[0]))
+    keeps_colour = colour or (is_picture(a.volume) and (a.is_colour or b.is_colour))
     coloured = _colour_source(a, b) if keeps_colour else None  # before the long work, since there may be none
 
     inferer = _make_inferer(steps, likelihood, seed)
     network = _make_prior(prior, device, precision)
-    axis = slice_axis(a.volume)
-    foreground = common_foreground(a.grey, b.grey, a.scaling.air, b.scaling.air, axis)
-    plan = plan_slices(foreground, network.stride, axis)
+    foreground, plan = plan_pair(a, b, network.stride)
     chains = Chains(inferer, network, plan, samples, batch_size, progress)
     sampled = chains.fuse(a.grey, b.grey, foreground)
 
@@ -158,7 +144,7 @@ def fuse_volumes(
         "reference": a.describe(),
         "second": {**b.describe(), "overlap": round(overlap, 4)},
         "registration": registration.describe() if registration else None,
-        "slices": {"axis": axis, "total": plan.shape[axis], "fused": len(plan.boxes)},
+        "slices": {"axis": plan.axis, "total": plan.shape[plan.axis], "fused": len(plan.boxes)},
         "voxels_brought_back_into_range": sampled.outside,
         "colour": keeps_colour,
         "seconds": round(time.monotonic() - started, 2),
@@ -176,65 +162,20 @@ def fuse_volumes(
 # --- sources ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Source:
-    """One source on its way: as read (or resampled), and as grey in [0, 1]."""
-
-    volume: MetaTensor
-    grey: MetaTensor
-    scaling: Scaling
-    sha256: str
-    resampled: bool = False
-
-    def onto(self, reference: _Source, transform: np.ndarray | None) -> _Source:
-        """This source on the reference's grid; scaled before, so that outside its field of view is air."""
-        if transform is None and same_grid(reference.volume, self.volume):
-            return self
-        grey = resample_to(self.grey, reference.volume, transform)
-        is_grey = self.volume.shape[0] == 1
-        volume = grey if is_grey else resample_to(self.volume, reference.volume, transform)
-        return replace(self, volume=volume, grey=grey, resampled=True)
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "sha256": self.sha256,
-            "shape": list(self.volume.shape[1:]),
-            "scaling": self.scaling.describe(),
-            "resampled": self.resampled,
-        }
-
-
-def _prepare(
+def _read(
     source: MetaTensor | str | Path, role: str, kind: str, window: str | tuple[float, float] | None,
     progress: ProgressCallback,
-) -> _Source:  # fmt: skip
+) -> Source:  # fmt: skip
     progress(Progress("read", 0, 1, role))
-    volume = source if isinstance(source, Tensor) else read_volume(source)
-    if not isinstance(volume, MetaTensor):
-        volume = MetaTensor(volume)
-    check_volume(volume, role)
-    kind = guess_kind(volume) if kind == "auto" else kind
-    scaling = choose_scaling(volume, kind, window)
-    luma = cast(MetaTensor, to_luma(volume)) if volume.shape[0] == 3 else volume
+    found = read_source(source, role, kind, window)
     progress(Progress("read", 1, 1, role))
-    return _Source(volume, scaling.apply(luma), scaling, _digest(source, volume))
+    return found
 
 
-def _digest(source: MetaTensor | str | Path, volume: MetaTensor) -> str:
-    """SHA-256 of the file, as its reader noted it or as found; of voxels and affine where there is no file."""
-    if "sha256" in volume.meta:
-        return str(volume.meta["sha256"])
-    if not isinstance(source, Tensor) and Path(source).is_file():
-        return sha256_of(Path(source))
-    digest = hashlib.sha256(np.ascontiguousarray(volume.as_tensor().cpu().numpy()).data)
-    digest.update(affine_of(volume).tobytes())
-    return digest.hexdigest()
-
-
-def _colour_source(a: _Source, b: _Source) -> _Source:
+def _colour_source(a: Source, b: Source) -> Source:
     """The source that gives the result its hue: one in colour, or else a functional one, by its colour map."""
     for source in (b, a):
-        if source.volume.shape[0] == 3:
+        if source.is_colour:
             return source
     for source in (b, a):
         if source.scaling.kind in ("pet", "spect"):
@@ -244,8 +185,8 @@ def _colour_source(a: _Source, b: _Source) -> _Source:
     )
 
 
-def _in_colours_of(source: _Source, fused: MetaTensor) -> MetaTensor:
-    rgb = source.volume if source.volume.shape[0] == 3 else colour_map(source.grey, source.scaling.kind)
+def _in_colours_of(source: Source, fused: MetaTensor) -> MetaTensor:
+    rgb = source.volume if source.is_colour else colour_map(source.grey, source.scaling.kind)
     return cast(MetaTensor, with_luma(rgb, fused))
 
 

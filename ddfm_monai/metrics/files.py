@@ -23,16 +23,14 @@ from ddfm_monai.volumes import (
     PICTURE_SUFFIXES,
     READABLE_SUFFIXES,
     SlicePlan,
-    choose_scaling,
+    Source,
     colour,
-    common_foreground,
-    guess_kind,
-    plan_slices,
+    plan_pair,
+    read_source,
     read_volume,
     register_rigid,
     resample_to,
     same_grid,
-    slice_axis,
     suffix_of,
 )
 
@@ -157,35 +155,32 @@ def read_triple(
         InputError: a file cannot be read, or the three do not belong together.
         UsageError: an unknown kind or window.
     """
-    a, b, fused = (read_volume(path) for path in (files.a, files.b, files.fused))
-    kind_b = guess_kind(b) if second_kind == "auto" else second_kind
-    scaling_a, scaling_b = choose_scaling(a, reference_kind, window), choose_scaling(b, kind_b, window)
-    a, b, fused = scaling_a.apply(a), scaling_b.apply(b), _fused01(fused, files.fused)
-    b = resample_to(b, a, register_rigid(_grey(a), _grey(b)).matrix if register else None)
+    a = read_source(files.a, str(files.a), reference_kind, window)
+    b = read_source(files.b, str(files.b), second_kind, window)
+    fused = _fused01(read_volume(files.fused), files.fused)
+    b = b.onto(a, register_rigid(a.grey, b.grey).matrix if register else None)
     notes = []
-    if not same_grid(a, fused):
+    if not same_grid(a.volume, fused):
         notes.append("The fused file lies on another grid than the first source and was resampled onto it.")
-        fused = resample_to(fused, a)
+        fused = resample_to(fused, a.volume)
 
-    axis = slice_axis(a)
-    foreground = common_foreground(a, b, scaling_a.air, scaling_b.air, axis)
-    plan = plan_slices(foreground, stride=1, axis=axis)
-    colours = _colours(a, b, kind_b) if fused.shape[0] == 3 else None
+    _, plan = plan_pair(a, b, stride=1)
+    colours = _colours(a, b) if fused.shape[0] == 3 else None
     return Triple(
-        a=_upright(a, plan),
-        b=_upright(b, plan),
+        a=_upright(a.volume01, plan),
+        b=_upright(b.volume01, plan),
         fused=_upright(fused, plan),
         colours=None if colours is None else _upright(colours, plan),
         notes=notes,
     )
 
 
-def _colours(a: MetaTensor, b: MetaTensor, kind_b: str) -> Tensor | None:
+def _colours(a: Source, b: Source) -> Tensor | None:
     """(3, X, Y, Z) in [0, 1]: the colour source, or the colour map that the fusion gives a PET or SPECT volume."""
     for source in (b, a):
-        if source.shape[0] == 3:
-            return source
-    return colour.colour_map(b, kind_b) / 255 if kind_b in ("pet", "spect") else None
+        if source.is_colour:
+            return source.volume01
+    return colour.colour_map(b.grey, b.scaling.kind) / 255 if b.scaling.kind in ("pet", "spect") else None
 
 
 def _fused01(fused: MetaTensor, path: Path) -> MetaTensor:
@@ -200,10 +195,6 @@ def _fused01(fused: MetaTensor, path: Path) -> MetaTensor:
             "E_NOT_FUSED",
         )
     return cast(MetaTensor, fused / white)
-
-
-def _grey(volume01: MetaTensor) -> MetaTensor:
-    return cast(MetaTensor, colour.to_luma(volume01)) if volume01.shape[0] == 3 else volume01
 
 
 def _upright(volume01: Tensor, plan: SlicePlan) -> NDArray[np.uint8]:

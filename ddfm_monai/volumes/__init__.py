@@ -38,6 +38,7 @@ from ddfm_monai.volumes.io import (
 )
 from ddfm_monai.volumes.registration import Registration, register_rigid
 from ddfm_monai.volumes.slices import SliceBatch, SlicePlan, assemble, plan_slices, slice_axis, slice_batches
+from ddfm_monai.volumes.sources import Source, plan_pair, read_source
 
 __all__ = [
     "CT_WINDOWS",
@@ -49,6 +50,7 @@ __all__ = [
     "Scaling",
     "SliceBatch",
     "SlicePlan",
+    "Source",
     "affine_of",
     "assemble",
     "check_overlap",
@@ -62,7 +64,9 @@ __all__ = [
     "make_volume",
     "overlap_fraction",
     "parse_window",
+    "plan_pair",
     "plan_slices",
+    "read_source",
     "read_volume",
     "register_rigid",
     "resample_to",

@@ -1,0 +1,123 @@
+"""The two sources of a fusion: read, checked, scaled to [0, 1], on one grid, cut along the same slices."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from monai.data.meta_tensor import MetaTensor
+from torch import Tensor
+
+from ddfm_monai.files import sha256_of
+from ddfm_monai.volumes.colour import to_luma
+from ddfm_monai.volumes.grids import affine_of, resample_to, same_grid
+from ddfm_monai.volumes.intensity import Scaling, choose_scaling, common_foreground
+from ddfm_monai.volumes.io import check_volume, read_volume
+from ddfm_monai.volumes.slices import SlicePlan, plan_slices, slice_axis
+
+__all__ = ["Source", "plan_pair", "read_source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source on its way: as read (or resampled), and as grey in [0, 1].
+
+    Args:
+        volume: ``(1 or 3, X, Y, Z)`` in its own units, RGB in 0..255; once resampled, a grey one is ``grey``.
+        grey: ``(1, X, Y, Z)`` in [0, 1], of a colour volume its luma.
+        scaling: the mapping between the two; its ``kind`` is that of the source.
+        sha256: of the file, or of voxels and affine where there is no file.
+        resampled: whether it was brought onto another grid.
+    """
+
+    volume: MetaTensor
+    grey: MetaTensor
+    scaling: Scaling
+    sha256: str
+    resampled: bool = False
+
+    @property
+    def is_colour(self) -> bool:
+        return self.volume.shape[0] == 3
+
+    @property
+    def volume01(self) -> MetaTensor:
+        """``(1 or 3, X, Y, Z)`` in [0, 1]: ``grey``, or the colours where there are any."""
+        return self.scaling.apply(self.volume) if self.is_colour else self.grey
+
+    def onto(self, reference: Source, transform: np.ndarray | None = None) -> Source:
+        """This source on the reference's grid; scaled before, so that outside its field of view is air.
+
+        Args:
+            reference: gives the grid.
+            transform: ``(4, 4)`` RAS mm, takes a point of the reference to the matching point of this source.
+
+        Raises:
+            InputError: as :func:`~ddfm_monai.volumes.resample_to`.
+        """
+        if transform is None and same_grid(reference.volume, self.volume):
+            return self
+        grey = resample_to(self.grey, reference.volume, transform)
+        volume = resample_to(self.volume, reference.volume, transform) if self.is_colour else grey
+        return replace(self, volume=volume, grey=grey, resampled=True)
+
+    def describe(self) -> dict[str, Any]:
+        """A JSON-able account for the provenance file."""
+        return {
+            "sha256": self.sha256,
+            "shape": list(self.volume.shape[1:]),
+            "scaling": self.scaling.describe(),
+            "resampled": self.resampled,
+        }
+
+
+def read_source(
+    source: Tensor | str | Path, name: str, kind: str = "auto", window: str | tuple[float, float] | None = None
+) -> Source:
+    """Read a source (or take it from memory), refuse what cannot be fused, and scale it.
+
+    Args:
+        source: ``(1 or 3, X, Y, Z)``, or a path as for :func:`~ddfm_monai.volumes.read_volume`.
+        name: what an error message calls a volume that is unusable, for example ``"reference"``.
+        kind, window: as for :func:`~ddfm_monai.volumes.choose_scaling`.
+
+    Raises:
+        UsageError: no such file, or an unknown kind or window.
+        InputError: the volume cannot be read or used.
+    """
+    volume = source if isinstance(source, Tensor) else read_volume(source)
+    if not isinstance(volume, MetaTensor):
+        volume = MetaTensor(volume)
+    check_volume(volume, name)
+    scaling = choose_scaling(volume, kind, window)
+    luma = cast(MetaTensor, to_luma(volume)) if volume.shape[0] == 3 else volume
+    return Source(volume, scaling.apply(luma), scaling, _digest(source, volume))
+
+
+def plan_pair(a: Source, b: Source, stride: int) -> tuple[MetaTensor, SlicePlan]:
+    """Their common foreground, ``(1, X, Y, Z)`` bool, and how :func:`~ddfm_monai.volumes.plan_slices` cuts it.
+
+    Args:
+        a, b: the reference, and the second source on its grid.
+        stride: the network takes heights and widths that are multiples of this.
+
+    Raises:
+        InputError: no foreground at all (``E_NO_FOREGROUND``).
+    """
+    axis = slice_axis(a.volume)
+    foreground = common_foreground(a.grey, b.grey, a.scaling.air, b.scaling.air, axis)
+    return foreground, plan_slices(foreground, stride, axis)
+
+
+def _digest(source: Tensor | str | Path, volume: MetaTensor) -> str:
+    """SHA-256 of the file, as its reader noted it or as found; of voxels and affine where there is no file."""
+    if "sha256" in volume.meta:
+        return str(volume.meta["sha256"])
+    if not isinstance(source, Tensor) and Path(source).is_file():
+        return sha256_of(Path(source))
+    digest = hashlib.sha256(np.ascontiguousarray(volume.as_tensor().cpu().numpy()).data)
+    digest.update(affine_of(volume).tobytes())
+    return digest.hexdigest()
