@@ -22,7 +22,9 @@ alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -188,11 +190,12 @@ def estimate_noise(image: Tensor) -> Tensor:
     """
     kernel = image.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]).view(1, 1, 3, 3) / 6
     residual = F.conv2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), kernel)
-    power, level = (F.avg_pool2d(x, 9, 1, 4, count_include_pad=False) for x in (residual**2, image))
+    power, level = (_separable(x, _mean_matrix) for x in (residual**2, image))
     quiet = (level > -0.88) & (level < 0.88)
-    ordered = power.masked_fill(~quiet, torch.inf).flatten(1).sort(1).values
-    tenth = quiet.flatten(1).sum(1, keepdim=True) // 10
-    power = ordered.gather(1, tenth).nan_to_num(posinf=0.0).view(-1, 1, 1, 1)
+    power = power.masked_fill(~quiet, torch.inf).flatten(1)
+    tenth = (quiet.flatten(1).sum(1) // 10).tolist()
+    power = torch.stack([row.kthvalue(k + 1).values for row, k in zip(power, tenth, strict=True)])
+    power = power.nan_to_num(posinf=0.0).view(-1, 1, 1, 1)
     # 1.2: what the quietest tenth of such windows lacks in white noise.
     return ((1.2**2 * power) ** 2 - (4.5 / 127.5) ** 4).clamp(min=0) ** 0.25
 
@@ -217,7 +220,13 @@ def _local_range(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _local_maximum(image: Tensor) -> Tensor:
-    return F.max_pool2d(F.max_pool2d(image, (9, 1), 1, (4, 0)), (1, 9), 1, (0, 4))
+    """Rows, then columns; the maximum over 1, 2, 4, 8 and then 9 pixels, which is quicker than a pooling layer."""
+    for dim, padding in ((-2, (0, 0, 4, 4)), (-1, (4, 4, 0, 0))):
+        image = F.pad(image, padding, value=-torch.inf)
+        for shift in (1, 2, 4, 1):
+            length = image.shape[dim] - shift
+            image = torch.maximum(image.narrow(dim, 0, length), image.narrow(dim, shift, length))
+    return image
 
 
 def _common_background(a: Tensor, b: Tensor, sd: tuple[Tensor, Tensor]) -> Tensor:
@@ -231,9 +240,29 @@ def _common_background(a: Tensor, b: Tensor, sd: tuple[Tensor, Tensor]) -> Tenso
 
 def _gaussian(image: Tensor, sigma: float) -> Tensor:
     """Gaussian smoothing, edges continued."""
+    return _separable(image, _gaussian_matrix, sigma)
+
+
+def _separable(image: Tensor, matrix: Callable[..., Tensor], *arguments: float) -> Tensor:
+    """A separable filter as one matrix product per axis: for a wide one ten times as quick as a convolution."""
+    rows, columns = (matrix(image.shape[dim], image.dtype, image.device, *arguments) for dim in (-2, -1))
+    return rows @ image @ columns.T
+
+
+@lru_cache(maxsize=64)
+def _gaussian_matrix(size: int, dtype: torch.dtype, device: torch.device, sigma: float) -> Tensor:
+    """(size, size): row i holds the weights of output i, those of pixels beyond an edge added to the edge's."""
     radius = int(4 * sigma + 0.5)
-    x = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
-    kernel = torch.exp(-(x**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    image = F.conv2d(F.pad(image, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1))
-    return F.conv2d(F.pad(image, (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
+    offsets = torch.arange(-radius, radius + 1)
+    kernel = torch.exp(-(offsets.double() ** 2) / (2 * sigma**2))
+    sources = (torch.arange(size)[:, None] + offsets).clamp(0, size - 1)
+    weights = (kernel / kernel.sum()).expand(size, -1)
+    return torch.zeros(size, size, dtype=kernel.dtype).scatter_add(1, sources, weights).to(dtype).to(device)
+
+
+@lru_cache(maxsize=16)
+def _mean_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(size, size): the mean over 9 pixels, fewer at the edges."""
+    index = torch.arange(size)
+    near = ((index[:, None] - index).abs() <= 4).double()
+    return (near / near.sum(1, keepdim=True)).to(dtype).to(device)

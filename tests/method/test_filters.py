@@ -1,0 +1,36 @@
+"""The filters of the default likelihood against SciPy's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import ndimage
+
+from ddfm_monai.method.two_scale import _gaussian, _local_range, _mean_matrix, _separable
+
+
+@pytest.fixture(params=[(40, 56), (16, 200)])
+def images(request) -> torch.Tensor:
+    return torch.rand(2, 1, *request.param, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("sigma", [1.5, 16.0])
+def test_gaussian_with_continued_edges(images, sigma):
+    expected = ndimage.gaussian_filter(images.double().numpy(), (0, 0, sigma, sigma), mode="nearest")
+    assert torch.allclose(_gaussian(images, sigma), torch.from_numpy(expected).float(), atol=1e-6)
+
+
+def test_mean_over_the_window_s_part_inside_the_image(images):
+    ones = torch.ones_like(images)
+    sums, counts = (torch.nn.functional.conv2d(x, torch.ones(1, 1, 9, 9), padding=4) for x in (images, ones))
+    assert torch.allclose(_separable(images, _mean_matrix), sums / counts, atol=1e-6)
+
+
+def test_local_range_of_two_images(images):
+    other = images.flip(-1)
+    low, high = _local_range(images, other)
+    for found, both, extreme in (
+        (low, torch.minimum(images, other), ndimage.minimum_filter),
+        (high, torch.maximum(images, other), ndimage.maximum_filter),
+    ):
+        assert torch.equal(found, torch.from_numpy(extreme(both.numpy(), (1, 1, 9, 9), mode="nearest")))
