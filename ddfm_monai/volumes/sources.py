@@ -118,6 +118,9 @@ def _digest(source: Tensor | str | Path, volume: MetaTensor) -> str:
         return str(volume.meta["sha256"])
     if not isinstance(source, Tensor) and Path(source).is_file():
         return sha256_of(Path(source))
-    digest = hashlib.sha256(np.ascontiguousarray(volume.as_tensor().cpu().numpy()).data)
+    digest = hashlib.sha256()
+    for channel in volume.as_tensor().cpu().numpy():
+        for plane in channel:  # what is copied, if the axes are stored in another order, is one plane
+            digest.update(np.ascontiguousarray(plane).data)
     digest.update(affine_of(volume).tobytes())
     return digest.hexdigest()

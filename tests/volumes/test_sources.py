@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,19 @@ def test_a_colour_source_has_its_luma_as_grey(files):
     assert source.is_colour and source.scaling.kind == "pet"
     assert source.volume01.shape[0] == 3 and torch.allclose(source.volume01, source.volume / 255)
     assert torch.allclose(source.grey, to_luma(source.volume) / 255, atol=1e-6)
+
+
+def digest_of(array):
+    return read_source(make_volume(array, GRID), "second").sha256
+
+
+def test_the_hash_of_a_volume_in_memory_is_that_of_its_values_and_affine_however_they_are_stored():
+    array = noise((9, 7, 5)).numpy()
+    expected = hashlib.sha256(array.tobytes() + GRID.tobytes()).hexdigest()
+    assert digest_of(array) == digest_of(np.asfortranarray(array)) == expected
+    assert digest_of(array[:, ::2]) == digest_of(array[:, ::2].copy())
+    assert digest_of(array[:, ::-1].copy()) != expected
+    assert read_source(make_volume(array, OTHER), "second").sha256 != expected
 
 
 @pytest.mark.parametrize("second", [1, 2], ids=["grey", "colour"])
