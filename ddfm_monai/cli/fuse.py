@@ -99,7 +99,8 @@ def fuse(
     with _host(json_lines) as host:
         if _is_dicom_output(reference, output):
             return _fuse_series(reference, second, output, prior, settings, overwrite, host)
-        pairs = _find_jobs(reference, second, output)
+        pairs, lonely = _find_jobs(reference, second, output)
+        _say_what_is_left_out(lonely, (reference, second), len(pairs), host)
         if not pairs:
             host.say(f"{reference}, {second}: no file names in common; nothing to do.")
             return ExitCode.NOTHING_TO_DO
@@ -117,12 +118,24 @@ class _Job:
     target: Path
 
 
-def _find_jobs(reference: Path, second: Path, output: Path) -> list[_Job]:
+def _find_jobs(reference: Path, second: Path, output: Path) -> tuple[list[_Job], list[Path]]:
+    """What is to be fused, and the files of two folders that have no partner."""
     from ddfm_monai.pairs import find_pairs, target_in, volumes_in
 
-    pairs, _ = find_pairs(reference, second)
+    pairs, lonely = find_pairs(reference, second)
     are_folders = reference.is_dir() and bool(volumes_in(reference))
-    return [_Job(pair.reference, pair.second, target_in(output, pair) if are_folders else output) for pair in pairs]
+    jobs = [_Job(pair.reference, pair.second, target_in(output, pair) if are_folders else output) for pair in pairs]
+    return jobs, lonely
+
+
+def _say_what_is_left_out(lonely: list[Path], folders: tuple[Path, Path], paired: int, host: _Host) -> None:
+    """One sentence for each folder with files that have no partner."""
+    for folder, other in (folders, folders[::-1]):
+        names = [path.name for path in lonely if path.parent == folder]
+        if names:
+            count = f"{len(names)} of {paired + len(names)} files"
+            reason = f"{other} has no file of the same name"
+            host.say(f"{folder}: {count} left out, because {reason}: {', '.join(names)}", "warning")
 
 
 def _is_dicom_output(reference: Path, output: Path) -> bool:
@@ -198,13 +211,15 @@ class _Host:
         from rich.progress import TimeRemainingColumn
 
         self.events = events
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, highlight=False, markup=False)  # file names may look like markup
         self.bar = Bar(*Bar.get_default_columns()[:-1], TimeRemainingColumn(), console=self.console, transient=True,
                        disable=events is not None)  # fmt: skip
         self.task = self.bar.add_task("", total=None)
 
     def begin(self, title: str) -> None:
-        self.bar.reset(self.task, description=title, total=None)
+        from rich.markup import escape
+
+        self.bar.reset(self.task, description=escape(title), total=None)
 
     def progress(self, progress: Progress) -> None:
         if self.events:
@@ -212,17 +227,19 @@ class _Host:
         else:
             self.bar.update(self.task, completed=progress.done, total=progress.total)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, level: str = "info") -> None:
         if self.events:
-            self.events.log(text)
+            self.events.log(text, level)
         else:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(text, soft_wrap=True)
 
     def failed(self, error: DDFMError) -> None:
         if self.events:
             self.events.error(error.code, str(error), ExitCode.ALL_FAILED)
         else:
-            self.console.print(f"[red]failed[/red] {error}", highlight=False, soft_wrap=True)
+            from rich.text import Text
+
+            self.console.print(Text.assemble(("failed ", "red"), str(error)), soft_wrap=True)
 
     def result(self, outputs: dict[str, Path], provenance: dict[str, Any], seconds: dict[str, float]) -> None:
         if self.events:

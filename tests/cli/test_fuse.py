@@ -97,6 +97,38 @@ def test_folders_match_by_name_and_pictures_stay_pictures(ddfm, tmp_path):
     assert picture.mode == "RGB" and picture.size == (52, 40)
 
 
+LEFT_OUT = [
+    "a: 2 of 4 files left out, because b has no file of the same name: lone.png, old[b].png",
+    "b: 1 of 3 files left out, because a has no file of the same name: other.png",
+]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders of pictures with two names in common; the rest is as LEFT_OUT says."""
+    rng = np.random.default_rng(0)
+    for folder, names in (("a", ("one", "two", "lone", "old[b]")), ("b", ("one", "two", "other"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.fromarray(rng.integers(0, 256, (40, 52), dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
+    return "a", "b"
+
+
+def test_files_without_a_partner_are_named(ddfm, folders, tmp_path):
+    done = ddfm("fuse", *folders, "-o", "out")
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if "left out" in line] == LEFT_OUT
+    assert files_in(tmp_path / "out") == {"one.png", "one.json", "two.png", "two.json"}
+
+
+def test_a_program_is_warned_of_files_without_a_partner(ddfm, folders):
+    done = ddfm("fuse", *folders, "-o", "out", "--json")
+    assert done.returncode == 0
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(e["level"], e["message"]) for e in events if e["event"] == "log"] == [("warning", x) for x in LEFT_OUT]
+    assert [e["event"] for e in events].count("result") == 2
+
+
 def test_grey_pictures_give_a_grey_picture(ddfm, tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a.png", "b.png"):
@@ -122,7 +154,9 @@ def test_nothing_in_common_is_nothing_to_do(ddfm, pair, tmp_path):
     for folder, name in (("a", "x.nii.gz"), ("b", "y.nii.gz")):
         (tmp_path / folder).mkdir()
         shutil.copy(pair[0], tmp_path / folder / name)
-    assert ddfm("fuse", "a", "b", "-o", "out").returncode == 3
+    done = ddfm("fuse", "a", "b", "-o", "out")
+    assert done.returncode == 3
+    assert "x.nii.gz" in done.stderr and "y.nii.gz" in done.stderr and "nothing to do" in done.stderr
 
 
 def test_wrong_use(ddfm, pair, tmp_path):
