@@ -22,13 +22,14 @@ from ddfm_monai.sampling import Chains
 from ddfm_monai.volumes import (
     Registration,
     Source,
+    colour_source,
     is_picture,
     overlap_fraction,
     plan_pair,
     read_source,
     register_rigid,
 )
-from ddfm_monai.volumes.colour import colour_map, with_luma
+from ddfm_monai.volumes.colour import with_luma
 
 __all__ = ["NOTICE", "FusionResult", "fuse_volumes"]
 
@@ -120,7 +121,12 @@ def fuse_volumes(
     overlap = overlap_fraction(a.volume, b.volume, transform)
     b = b.onto(a, transform)
     keeps_colour = colour or (is_picture(a.volume) and (a.is_colour or b.is_colour))
-    coloured = _colour_source(a, b) if keeps_colour else None  # before the long work, since there may be none
+    coloured = colour_source(a, b) if keeps_colour else None
+    if keeps_colour and coloured is None:
+        raise UsageError(
+            "colour was asked for, but neither source has any: one must be RGB, or PET or SPECT (name it by "
+            "--second-kind)."
+        )
 
     inferer = _make_inferer(steps, likelihood, seed)
     network = _make_prior(prior, device, precision)
@@ -150,7 +156,7 @@ def fuse_volumes(
         "seconds": round(time.monotonic() - started, 2),
     }
     return FusionResult(
-        fused=_in_colours_of(coloured, sampled.mean) if coloured else sampled.mean,
+        fused=cast(MetaTensor, with_luma(coloured.rgb(), sampled.mean)) if coloured else sampled.mean,
         provenance=provenance,
         uncertainty=sampled.deviation,
         registration=registration,
@@ -170,24 +176,6 @@ def _read(
     found = read_source(source, role, kind, window)
     progress(Progress("read", 1, 1, role))
     return found
-
-
-def _colour_source(a: Source, b: Source) -> Source:
-    """The source that gives the result its hue: one in colour, or else a functional one, by its colour map."""
-    for source in (b, a):
-        if source.is_colour:
-            return source
-    for source in (b, a):
-        if source.scaling.kind in ("pet", "spect"):
-            return source
-    raise UsageError(
-        "colour was asked for, but neither source has any: one must be RGB, or PET or SPECT (name it by --second-kind)."
-    )
-
-
-def _in_colours_of(source: Source, fused: MetaTensor) -> MetaTensor:
-    rgb = source.volume if source.is_colour else colour_map(source.grey, source.scaling.kind)
-    return cast(MetaTensor, with_luma(rgb, fused))
 
 
 # --- network and inferer ---------------------------------------------------------------------------------------------

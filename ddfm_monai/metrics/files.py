@@ -23,8 +23,7 @@ from ddfm_monai.volumes import (
     PICTURE_SUFFIXES,
     READABLE_SUFFIXES,
     SlicePlan,
-    Source,
-    colour,
+    colour_source,
     plan_pair,
     read_source,
     read_volume,
@@ -165,22 +164,14 @@ def read_triple(
         fused = resample_to(fused, a.volume)
 
     _, plan = plan_pair(a, b, stride=1)
-    colours = _colours(a, b) if fused.shape[0] == 3 else None
+    hue = colour_source(a, b) if fused.shape[0] == 3 else None
     return Triple(
         a=_upright(a.volume01, plan),
         b=_upright(b.volume01, plan),
         fused=_upright(fused, plan),
-        colours=None if colours is None else _upright(colours, plan),
+        colours=None if hue is None else _upright(hue.rgb() / 255, plan),
         notes=notes,
     )
-
-
-def _colours(a: Source, b: Source) -> Tensor | None:
-    """(3, X, Y, Z) in [0, 1]: the colour source, or the colour map that the fusion gives a PET or SPECT volume."""
-    for source in (b, a):
-        if source.is_colour:
-            return source.volume01
-    return colour.colour_map(b.grey, b.scaling.kind) / 255 if b.scaling.kind in ("pet", "spect") else None
 
 
 def _fused01(fused: MetaTensor, path: Path) -> MetaTensor:

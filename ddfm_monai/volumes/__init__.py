@@ -38,7 +38,7 @@ from ddfm_monai.volumes.io import (
 )
 from ddfm_monai.volumes.registration import Registration, register_rigid
 from ddfm_monai.volumes.slices import SliceBatch, SlicePlan, assemble, plan_slices, slice_axis, slice_batches
-from ddfm_monai.volumes.sources import Source, plan_pair, read_source
+from ddfm_monai.volumes.sources import Source, colour_source, plan_pair, read_source
 
 __all__ = [
     "CT_WINDOWS",
@@ -57,6 +57,7 @@ __all__ = [
     "check_volume",
     "choose_scaling",
     "colour",
+    "colour_source",
     "common_foreground",
     "foreground_mask",
     "guess_kind",

@@ -12,13 +12,13 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from ddfm_monai.files import sha256_of
-from ddfm_monai.volumes.colour import to_luma
+from ddfm_monai.volumes.colour import colour_map, to_luma
 from ddfm_monai.volumes.grids import affine_of, resample_to, same_grid
 from ddfm_monai.volumes.intensity import Scaling, choose_scaling, common_foreground
 from ddfm_monai.volumes.io import check_volume, read_volume
 from ddfm_monai.volumes.slices import SlicePlan, plan_slices, slice_axis
 
-__all__ = ["Source", "plan_pair", "read_source"]
+__all__ = ["Source", "colour_source", "plan_pair", "read_source"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class Source:
     def volume01(self) -> MetaTensor:
         """``(1 or 3, X, Y, Z)`` in [0, 1]: ``grey``, or the colours where there are any."""
         return self.scaling.apply(self.volume) if self.is_colour else self.grey
+
+    def rgb(self) -> Tensor:
+        """``(3, X, Y, Z)``, 0..255: the volume's own colours, or those of the colour map of PET or SPECT."""
+        return self.volume if self.is_colour else colour_map(self.grey, self.scaling.kind)
 
     def onto(self, reference: Source, transform: np.ndarray | None = None) -> Source:
         """This source on the reference's grid; scaled before, so that outside its field of view is air.
@@ -95,6 +99,17 @@ def read_source(
     scaling = choose_scaling(volume, kind, window)
     luma = cast(MetaTensor, to_luma(volume)) if volume.shape[0] == 3 else volume
     return Source(volume, scaling.apply(luma), scaling, _digest(source, volume))
+
+
+def colour_source(a: Source, b: Source) -> Source | None:
+    """The one that gives a fusion its hue: one in colour, or else PET or SPECT; of two such the second."""
+    for source in (b, a):
+        if source.is_colour:
+            return source
+    for source in (b, a):
+        if source.scaling.kind in ("pet", "spect"):
+            return source
+    return None
 
 
 def plan_pair(a: Source, b: Source, stride: int) -> tuple[MetaTensor, SlicePlan]:

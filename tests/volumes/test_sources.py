@@ -11,9 +11,9 @@ import torch
 from ddfm_monai import fuse_volumes
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import sha256_of
-from ddfm_monai.metrics.files import PairFiles, read_triple
-from ddfm_monai.volumes import make_volume, plan_pair, read_source, write_volume
-from ddfm_monai.volumes.colour import to_luma
+from ddfm_monai.metrics.files import PairFiles, evaluate_files, read_triple
+from ddfm_monai.volumes import colour_source, make_volume, plan_pair, read_source, write_volume
+from ddfm_monai.volumes.colour import colour_map, to_luma
 
 from .helpers import affine, head, noise
 
@@ -101,3 +101,23 @@ def test_evaluation_compares_with_the_very_sources_of_the_fusion(files, tmp_path
         levels = np.rint(255 * expected.numpy()).astype(np.uint8)
         upright = levels[:, ::-1, ::-1].swapaxes(1, 2)  # rows to the back, columns to the left
         assert np.array_equal(found, upright)
+
+
+def test_hue_comes_from_a_colour_volume_else_from_pet_or_spect_else_from_nowhere(files):
+    mr, ct, rgb = (read_source(path, "") for path in files)
+    pet, spect = (read_source(files[0], "", kind) for kind in ("pet", "spect"))
+    assert colour_source(mr, rgb) is colour_source(rgb, pet) is rgb
+    assert colour_source(mr, pet) is colour_source(pet, ct) is colour_source(spect, pet) is pet
+    assert colour_source(mr, ct) is None
+    assert rgb.rgb() is rgb.volume
+    assert torch.equal(pet.rgb(), colour_map(pet.grey, "pet"))
+
+
+@pytest.mark.parametrize("functional", ["reference_kind", "second_kind"])
+def test_evaluation_measures_hue_against_the_source_that_gave_it(files, tmp_path, tiny_prior, functional):
+    mr, ct, _ = files
+    kinds = {functional: "pet"}
+    result = fuse_volumes(mr, ct, prior=tiny_prior, steps=1, colour=True, **kinds)
+    write_volume(result.fused, tmp_path / "fused.nii.gz")
+    evaluation = evaluate_files(PairFiles("head", tmp_path / "fused.nii.gz", mr, ct), **kinds)
+    assert evaluation.metrics["hue_error"] < 5
