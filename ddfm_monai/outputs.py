@@ -9,7 +9,7 @@ from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_group
 from ddfm_monai.pipeline import FusionResult
 from ddfm_monai.report import save_picture
-from ddfm_monai.volumes import PICTURE_SUFFIXES, WRITABLE_SUFFIXES, suffix_of, write_volume
+from ddfm_monai.volumes import PICTURE_SUFFIXES, WRITABLE_SUFFIXES, stem_of, suffix_of, write_volume
 
 __all__ = ["check_target", "output_names", "write_outputs"]
 
@@ -30,7 +30,7 @@ def output_names(target: Path, *, samples: int = 1, register: str = "none") -> d
     several samples; ``transform`` after a registration.
     """
     suffix = suffix_of(target)
-    stem = target.name.removesuffix(target.name[-len(suffix) :])
+    stem = stem_of(target)
     names = {"fused": target, "provenance": target.with_name(f"{stem}.json")}
     if suffix not in PICTURE_SUFFIXES:
         names["preview"] = target.with_name(f"{stem}.png")

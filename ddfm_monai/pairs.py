@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddfm_monai.errors import UsageError
+from ddfm_monai.volumes import PICTURE_SUFFIXES, READABLE_SUFFIXES, stem_of, suffix_of
 
 __all__ = ["Pair", "find_pairs", "target_in", "volumes_in"]
 
@@ -43,7 +44,7 @@ def find_pairs(reference: Path, second: Path) -> tuple[list[Pair], list[Path]]:
     if are_folders[0] != are_folders[1]:
         raise UsageError(f"{reference}, {second}: one is a folder of files and the other is not. Give two of a kind.")
     if not are_folders[0]:
-        return [Pair(_stem(reference), reference, second)], []
+        return [Pair(stem_of(reference), reference, second)], []
     first, other = volumes_in(reference), volumes_in(second)
     pairs = [Pair(stem, first[stem], other[stem]) for stem in first if stem in other]
     lonely = [path for ours, theirs in ((first, other), (other, first)) for s, path in ours.items() if s not in theirs]
@@ -52,12 +53,10 @@ def find_pairs(reference: Path, second: Path) -> tuple[list[Pair], list[Path]]:
 
 def volumes_in(folder: Path) -> dict[str, Path]:
     """Stem to path of the volumes and pictures directly inside a folder, sorted by name."""
-    from ddfm_monai.volumes import READABLE_SUFFIXES, suffix_of
-
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if suffix_of(path) in READABLE_SUFFIXES and path.is_file():
-            stem = _stem(path)
+            stem = stem_of(path)
             if stem in found:
                 raise UsageError(f"{path}: {found[stem].name} has the same name but for its ending. Keep one of them.")
             found[stem] = path
@@ -66,13 +65,5 @@ def volumes_in(folder: Path) -> dict[str, Path]:
 
 def target_in(folder: Path, pair: Pair, postfix: str = "") -> Path:
     """Where the result of a pair goes: PNG for pictures, NIfTI for everything else."""
-    from ddfm_monai.volumes import PICTURE_SUFFIXES, suffix_of
-
     is_picture = suffix_of(pair.reference) in PICTURE_SUFFIXES
     return folder / (pair.stem + postfix + (".png" if is_picture else ".nii.gz"))
-
-
-def _stem(path: Path) -> str:
-    from ddfm_monai.volumes import suffix_of
-
-    return path.name if path.is_dir() else path.name.removesuffix(path.name[-len(suffix_of(path)) :])

@@ -30,6 +30,7 @@ from ddfm_monai.volumes import (
     register_rigid,
     resample_to,
     same_grid,
+    stem_of,
     suffix_of,
 )
 
@@ -96,7 +97,7 @@ def match_files(fused: Path, a: Path, b: Path) -> tuple[list[PairFiles], list[st
             raise UsageError(f"{path}: no such file or folder.", "E_NOT_FOUND")
     folders = [_is_collection(path) for path in (fused, a, b)]
     if not any(folders):
-        return [PairFiles(_stem(fused), fused, a, b)], []
+        return [PairFiles(stem_of(fused), fused, a, b)], []
     if not all(folders):
         raise UsageError("FUSED, A and B: give three files or three folders whose files match by name.", "E_MIXED")
     found = [_by_stem(folder) for folder in (fused, a, b)]
@@ -109,15 +110,11 @@ def _is_collection(path: Path) -> bool:
     return path.is_dir() and any(suffix_of(file) in READABLE_SUFFIXES for file in path.iterdir())
 
 
-def _stem(path: Path) -> str:
-    return path.name[: -len(suffix_of(path))] if suffix_of(path) in READABLE_SUFFIXES else path.name
-
-
 def _by_stem(folder: Path) -> dict[str, Path]:
     """File name without suffix to file; a volume wins over a picture of the same name."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and suffix_of(file) in READABLE_SUFFIXES]
     files.sort(key=lambda file: suffix_of(file) not in PICTURE_SUFFIXES)
-    return {_stem(file): file for file in files}
+    return {stem_of(file): file for file in files}
 
 
 class Triple(NamedTuple):

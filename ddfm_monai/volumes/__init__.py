@@ -33,6 +33,7 @@ from ddfm_monai.volumes.io import (
     is_picture,
     make_volume,
     read_volume,
+    stem_of,
     suffix_of,
     write_volume,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "slice_axis",
     "slice_batches",
     "spacing_of",
+    "stem_of",
     "suffix_of",
     "write_volume",
 ]

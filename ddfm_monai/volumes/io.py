@@ -40,6 +40,7 @@ __all__ = [
     "make_volume",
     "read_volume",
     "space_meta",
+    "stem_of",
     "suffix_of",
     "to_sitk",
     "write_volume",
@@ -63,6 +64,12 @@ def suffix_of(path: str | Path) -> str:
     """The lower-case suffix that decides the format; ``.nii.gz`` counts as one suffix."""
     name = Path(path).name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def stem_of(path: str | Path) -> str:
+    """The name of a file without :func:`suffix_of`; the whole name of a folder."""
+    path = Path(path)
+    return path.name if path.is_dir() else path.name[: len(path.name) - len(suffix_of(path))]
 
 
 def is_picture(volume: MetaTensor) -> bool:

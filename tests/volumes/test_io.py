@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ddfm_monai.errors import InputError, UsageError
-from ddfm_monai.volumes import affine_of, check_volume, is_picture, make_volume, read_volume, write_volume
+from ddfm_monai.volumes import affine_of, check_volume, is_picture, make_volume, read_volume, stem_of, write_volume
 
 from .helpers import AFFINES, SAMPLES, affine, noise
 
@@ -27,6 +27,16 @@ def itk_affine(path) -> np.ndarray:
     matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
     matrix[:3, 3] = image.GetOrigin()
     return LPS @ matrix
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("a.nii.gz", "a"), ("a.b.NII.GZ", "a.b"), ("a.b.png", "a.b"), ("a", "a"), ("a.gz", "a"), ("CT.2", "CT")],
+)
+def test_the_stem_of_a_name(tmp_path, name, stem):
+    assert stem_of(tmp_path / name) == stem_of(name) == stem
+    (tmp_path / name).mkdir()
+    assert stem_of(tmp_path / name) == name  # a folder of a DICOM series
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
