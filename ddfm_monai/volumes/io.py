@@ -29,6 +29,7 @@ from ddfm_monai.files import atomic_path
 
 __all__ = [
     "ITK_SUFFIXES",
+    "LPS_FROM_RAS",
     "NIFTI_SUFFIXES",
     "NOT_DIAGNOSTIC",
     "PICTURE_SUFFIXES",
@@ -55,7 +56,9 @@ WRITABLE_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".mha", ".png", ".jpg", ".jpeg")
 NOT_DIAGNOSTIC = "ddfm-monai fusion, grey scale without units, not for diagnostic use"
 """What every written file says about itself (at most 79 bytes: NIfTI's ``descrip`` field)."""
 
-_LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Takes points in RAS mm to LPS mm, as ITK and DICOM have them, and back."""
+
 _PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SHEAR_TOLERANCE = 1e-4  # cosine between two axes that still counts as a right angle; single precision headers need it
 
@@ -329,7 +332,7 @@ def _affine_from_itk(image: sitk.Image) -> np.ndarray:
     lps = np.eye(4)
     lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     lps[:3, 3] = image.GetOrigin()
-    return _LPS_FROM_RAS @ lps
+    return LPS_FROM_RAS @ lps
 
 
 def _write_itk(volume: MetaTensor, temporary: Path, path: Path, description: str) -> None:
@@ -348,7 +351,7 @@ def to_sitk(volume: MetaTensor) -> sitk.Image:
         image = sitk.GetImageFromArray(_to_byte(data).transpose(3, 2, 1, 0), isVector=True)
     else:
         image = sitk.GetImageFromArray(np.ascontiguousarray(data[0].transpose(2, 1, 0), dtype=np.float32))
-    lps = _LPS_FROM_RAS @ _affine_of(volume)
+    lps = LPS_FROM_RAS @ _affine_of(volume)
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(lps[:3, 3].tolist())

@@ -15,7 +15,7 @@ from monai.data.meta_tensor import MetaTensor
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import atomic_path
 from ddfm_monai.volumes.grids import check_overlap
-from ddfm_monai.volumes.io import is_picture, to_sitk
+from ddfm_monai.volumes.io import LPS_FROM_RAS, is_picture, to_sitk
 
 __all__ = ["Registration", "register_rigid"]
 
@@ -27,7 +27,6 @@ _BINS = 32
 _SEED = 3407
 _MINIMUM_SLICES = 4
 _MINIMUM_GAIN = 1e-4
-_LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Registration:
         lps = np.eye(4)
         lps[:3, :3] = rotation
         lps[:3, 3] = centre + shift - rotation @ centre
-        return _LPS_FROM_RAS @ lps @ _LPS_FROM_RAS
+        return LPS_FROM_RAS @ lps @ LPS_FROM_RAS
 
     @property
     def rotation_degrees(self) -> float:
