@@ -141,7 +141,7 @@ class DDFMInferer(Inferer):
         for i in reversed(range(self.num_inference_steps)):
             estimate = self._estimate(network, f_t, i, channels)
             luma = self.likelihood.luma.of(estimate)
-            corrected = self.likelihood.rectify(luma, state, self.scheduler.noise_level(i))
+            corrected = self.likelihood.rectify(luma, state)
             if chance is not None and state.deviation is not None:
                 corrected = corrected + state.deviation * chance
             f_t, _ = self.scheduler.step(self.likelihood.luma.replace(estimate, luma, corrected), i, f_t)

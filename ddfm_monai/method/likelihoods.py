@@ -48,8 +48,8 @@ class Likelihood(Protocol):
     def initial(self, state: Any) -> Tensor | None:
         """(B, 1, H, W) to be noised to the start timestep, or None to start from pure noise."""
 
-    def rectify(self, f: Tensor, state: Any, noise_level: float) -> Tensor:
-        """One EM step: ``f̃0 -> f̂0``, both (B, 1, H, W). noise_level: sd of the noise in ``f_t / sqrt(ā_t)``."""
+    def rectify(self, f: Tensor, state: Any) -> Tensor:
+        """One EM step: ``f̃0 -> f̂0``, both (B, 1, H, W)."""
 
     def finish(self, f: Tensor, state: Any) -> Tensor:
         """What is done to the last estimate (B, 1, H, W)."""

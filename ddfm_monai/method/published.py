@@ -60,7 +60,7 @@ class PublishedEM:
         """None: sampling starts from pure noise."""
         return None
 
-    def rectify(self, f: Tensor, state: _State, noise_level: float) -> Tensor:
+    def rectify(self, f: Tensor, state: _State) -> Tensor:
         """One EM step: the estimate ``f̃0`` (B, 1, H, W) becomes ``f̂0``; updates ``state``."""
         x = f - state.b
         y = state.a - state.b

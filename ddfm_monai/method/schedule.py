@@ -89,8 +89,3 @@ class RespacedDDIM(DDIMScheduler):
             clip_sample=False,
         )
         self.model_timesteps = torch.from_numpy(timesteps)
-
-    def noise_level(self, i: int) -> float:
-        """Standard deviation of the noise in ``f_t / sqrt(ā_t)`` at step index i: ``sqrt((1 - ā) / ā)``."""
-        alpha_bar = float(self.alphas_cumprod[i])
-        return ((1 - alpha_bar) / alpha_bar) ** 0.5

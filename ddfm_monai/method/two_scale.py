@@ -129,7 +129,7 @@ class TwoScaleEM:
         """The M-step with the weights alone, (B, 1, H, W)."""
         return self._bounded(_mean(state.base, state.base_weight) + _mean(state.detail, state.detail_weight), state)
 
-    def rectify(self, f: Tensor, state: _State, noise_level: float) -> Tensor:
+    def rectify(self, f: Tensor, state: _State) -> Tensor:
         """One EM step: the estimate ``f̃0`` (B, 1, H, W) becomes ``f̂0``; updates ``state``."""
         base = _gaussian(f, self.base_sigma)
         w = self._responsibility(state.base, state.base_weight, base)

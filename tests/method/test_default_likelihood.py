@@ -47,7 +47,7 @@ def em_alone(inputs: torch.Tensor, steps: int = 5) -> torch.Tensor:
     f = likelihood.initial(state)
     assert f is not None
     for _ in range(steps):
-        f = likelihood.rectify(f, state, 0.1)
+        f = likelihood.rectify(f, state)
     return f
 
 
