@@ -112,14 +112,14 @@ def em_alone(a: Volume, b: Volume) -> Volume:
     from ddfm_monai import DDFMInferer
 
     inferer = DDFMInferer()
-    likelihood, scheduler = inferer.likelihood, inferer.scheduler
+    likelihood = inferer.likelihood
     first, second = (torch.as_tensor(np.moveaxis(x, -1, 0)[:, None] / 127.5 - 1, dtype=torch.float32) for x in (a, b))
     fused = []
     for slice_a, slice_b in zip(first.split(1), second.split(1), strict=True):
         state = likelihood.prepare(slice_a, slice_b)
         f = torch.maximum(slice_a, slice_b)
-        for i in reversed(range(inferer.num_inference_steps)):
-            f = likelihood.rectify(f, state, scheduler.noise_level(i))
+        for _ in range(inferer.num_inference_steps):
+            f = likelihood.rectify(f, state)
         fused.append(likelihood.finish(f, state)[0, 0])
     return _levels((torch.stack(fused, dim=-1).numpy().astype(np.float64) + 1) * 127.5)
 
