@@ -1,16 +1,20 @@
-"""Sampling chains over the slices of a volume, in batches that the device's memory holds."""
+"""Sampling chains over the slices of a volume: on a GPU in batches that its memory holds, on the CPU side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from queue import SimpleQueue
 from typing import cast
 
 import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
-from ddfm_monai.errors import DDFMError
+from ddfm_monai.errors import Cancelled, DDFMError
 from ddfm_monai.method import DDFMInferer, Step, noise_field
 from ddfm_monai.priors import Prior
 from ddfm_monai.progress import Progress, ProgressCallback
@@ -20,6 +24,10 @@ __all__ = ["Chains", "Fused", "batch_size_for", "bytes_per_slice"]
 
 _LARGEST_BATCH = 128  # larger ones were no quicker anywhere that is known, and progress comes per batch
 _SHARE_OF_FREE_MEMORY = 0.7  # the rest is for the EM step's transforms and the allocator's rounding
+_MOST_LANES = 8  # a slice of 512x512 takes about 0.2 GB while the network evaluates it
+_LARGE_NETWORK = (
+    50_000_000  # parameters; layers of such a network are large enough for all threads, and so is its memory
+)
 
 
 def batch_size_for(free_bytes: int, bytes_per_slice: int) -> int:
@@ -86,8 +94,7 @@ class Chains:
         deviations: list[tuple[SliceBatch, Tensor]] = []
 
         def means() -> Iterator[tuple[SliceBatch, Tensor]]:
-            for batch in batches:
-                chains = torch.stack([self._chain(batch, k, count) for k in range(self.samples)])
+            for batch, chains in _side_by_side(self._chains, batches, self._lanes(), count):
                 if self.samples > 1:
                     # assemble() maps [-1, 1] to [0, 1]; a deviation of s there is s / 2 on the grey scale
                     deviations.append((batch, chains.std(0) - 1))
@@ -105,12 +112,23 @@ class Chains:
         needed = bytes_per_slice(self.network, largest.height, largest.width)
         return batch_size_for(torch.cuda.mem_get_info(device)[0], needed)
 
-    def _chain(self, batch: SliceBatch, number: int, count: _Counter) -> Tensor:
+    def _lanes(self) -> int:
+        """Batches at a time: on the CPU one for each thread, because the layers of a small network are too small to
+        be divided among threads without waiting for each other."""
+        parameters = sum(p.numel() for p in self.network.parameters())
+        if self.network.device.type != "cpu" or parameters > _LARGE_NETWORK:
+            return 1
+        return min(torch.get_num_threads(), len(self.plan.boxes), _MOST_LANES)
+
+    def _chains(self, batch: SliceBatch, count: Callable[[Step], None]) -> Tensor:
+        return torch.stack([self._chain(batch, k, count) for k in range(self.samples)])
+
+    def _chain(self, batch: SliceBatch, number: int, count: Callable[[Step], None]) -> Tensor:
         inferer = self.inferer.with_seed(self.inferer.seed + number, draw=self.samples > 1)
         field = noise_field((self.network.in_channels, *self.plan.field_shape), inferer.seed)
         return self._run(inferer, torch.cat([batch.a, batch.b], 1), batch.crop_field(field), count)
 
-    def _run(self, inferer: DDFMInferer, inputs: Tensor, noise: Tensor, count: _Counter) -> Tensor:
+    def _run(self, inferer: DDFMInferer, inputs: Tensor, noise: Tensor, count: Callable[[Step], None]) -> Tensor:
         """One batch; where the device's memory does not hold it, its halves.
 
         Raises:
@@ -131,6 +149,53 @@ class Chains:
         half = len(inputs) // 2
         parts = [(inputs[:half], noise[:half]), (inputs[half:], noise[half:])]
         return torch.cat([self._run(inferer, x, n, count) for x, n in parts])
+
+
+def _side_by_side(
+    work: Callable[[SliceBatch, Callable[[Step], None]], Tensor],
+    batches: Iterator[SliceBatch],
+    lanes: int,
+    report: Callable[[Step], None],
+) -> Iterator[tuple[SliceBatch, Tensor]]:
+    """Batches with their results, as they get ready, from ``lanes`` threads that share torch's threads among them.
+
+    Steps are reported in the caller's thread. What is raised there or in a lane stops all lanes at their next step.
+    """
+    if lanes == 1:
+        for batch in batches:
+            yield batch, work(batch, report)
+        return
+    threads = torch.get_num_threads()
+    events: SimpleQueue[Step | Future[Tensor]] = SimpleQueue()
+    stopped = threading.Event()
+    running: dict[Future[Tensor], SliceBatch] = {}
+
+    def step_done(step: Step) -> None:
+        if stopped.is_set():
+            raise Cancelled("another slice was stopped.")
+        events.put(step)
+
+    def start(batch: SliceBatch) -> None:
+        future = pool.submit(work, batch, step_done)
+        running[future] = batch
+        future.add_done_callback(events.put)
+
+    with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(threads // lanes,)) as pool:
+        try:
+            for batch in islice(batches, lanes):
+                start(batch)
+            while running:
+                event = events.get()
+                if isinstance(event, Step):
+                    report(event)
+                    continue
+                batch, result = running.pop(event), event.result()
+                for following in islice(batches, 1):
+                    start(following)
+                yield batch, result
+        finally:
+            stopped.set()
+            torch.set_num_threads(threads)  # MKL counts for all threads what one sets
 
 
 class _Counter:

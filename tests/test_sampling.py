@@ -1,6 +1,8 @@
-"""Batch sizes by memory; on a GPU: the same result as the CPU, in little memory."""
+"""Batch sizes by memory; slices side by side on the CPU; on a GPU: the same result as the CPU, in little memory."""
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddfm_monai import fuse_volumes
+from ddfm_monai.errors import Cancelled
+from ddfm_monai.priors import Prior
 from ddfm_monai.sampling import batch_size_for
 from ddfm_monai.volumes import make_volume
 
@@ -37,6 +41,58 @@ def test_reduced_precision_stays_close_to_float32(likelihood, tiny_prior):
     full = fuse_volumes(*pair((48, 56, 3)), precision="float32", **settings).fused
     reduced = fuse_volumes(*pair((48, 56, 3)), precision="bfloat16", **settings).fused
     assert psnr(reduced, full) > 45
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_slices_side_by_side_give_what_they_give_alone(tiny_prior, three_threads, samples):
+    sources, settings = pair((48, 56, 7)), {"prior": tiny_prior, "steps": 2, "samples": samples}
+    seen = []
+    together = fuse_volumes(*sources, **settings, progress=lambda p: seen.append((p, threading.current_thread())))
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(1)
+    alone = fuse_volumes(*sources, **settings)
+    assert torch.allclose(together.fused, alone.fused, atol=1e-5)
+    if samples > 1:
+        assert torch.allclose(together.uncertainty, alone.uncertainty, atol=1e-5)
+    fused = [p.done for p, _ in seen if p.stage == "fuse"]
+    assert fused == sorted(fused) and fused[-1] == next(p.total for p, _ in seen if p.stage == "fuse")
+    assert {thread for _, thread in seen} == {threading.current_thread()}
+
+
+class _Failing(Prior):
+    """Fails at the second evaluation."""
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__(prior.network, "failing", prior.sha256)
+        self.evaluations = 0
+
+    def forward(self, x, timesteps):
+        self.evaluations += 1
+        if self.evaluations > 1:
+            raise ArithmeticError("no more")
+        return super().forward(x, timesteps)
+
+
+def test_what_is_raised_beside_other_slices_arrives_and_stops_them(tiny_prior, three_threads):
+    threads = threading.active_count()
+
+    def cancel(progress):
+        if progress.stage == "fuse" and progress.done > 1:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        fuse_volumes(*pair((48, 56, 7)), prior=tiny_prior, steps=20, progress=cancel)
+    with pytest.raises(ArithmeticError, match="no more"):
+        fuse_volumes(*pair((48, 56, 7)), prior=_Failing(tiny_prior), steps=20)
+    assert threading.active_count() == threads and torch.get_num_threads() == 3
 
 
 @pytest.mark.gpu

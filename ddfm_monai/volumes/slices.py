@@ -26,8 +26,8 @@ from ddfm_monai.volumes.io import make_volume, space_meta
 
 __all__ = ["SliceBatch", "SliceBox", "SlicePlan", "assemble", "plan_slices", "slice_axis", "slice_batches"]
 
-MARGIN = 8
-"""Pixels that a crop keeps around the foreground, where the slice has them."""
+MARGIN = 4
+"""Pixels that a crop keeps around the foreground, where the slice has them: as far as the EM step's windows reach."""
 
 _ANISOTROPIC = 1.2  # an axis whose spacing exceeds the next one's by this factor is the one across the slices
 
