@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -93,6 +95,30 @@ def test_what_is_raised_beside_other_slices_arrives_and_stops_them(tiny_prior, t
     with pytest.raises(ArithmeticError, match="no more"):
         fuse_volumes(*pair((48, 56, 7)), prior=_Failing(tiny_prior), steps=20)
     assert threading.active_count() == threads and torch.get_num_threads() == 3
+
+
+LARGE = """
+import resource
+resource.setrlimit(resource.RLIMIT_DATA, (8 * 2**30, 8 * 2**30))
+import numpy as np, torch
+from ddfm_monai import fuse_volumes
+from ddfm_monai.volumes import make_volume
+torch.set_num_threads(2)
+sources = [np.zeros((1, 512, 512, 400), np.int16) for _ in range(2)]
+for source in sources:
+    source[:, 100:400, 80:440, 197:203] = np.random.default_rng(0).integers(10, 200, (300, 360, 1))
+result = fuse_volumes(*(make_volume(source, np.eye(4)) for source in sources), second_kind="mr", steps=1)
+assert result.fused.shape == (1, 512, 512, 400) and result.provenance["slices"]["fused"] == 6
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on a process's memory is Linux's")
+def test_a_large_volume_in_8_gb_of_memory():
+    """512x512x400 with the shipped prior; slices take their memory one after another, so a few of them serve."""
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 4 * 2**20  # kB: half of it
 
 
 @pytest.mark.gpu
