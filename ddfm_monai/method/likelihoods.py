@@ -22,8 +22,10 @@ class State(Protocol):
         outside: (B,), pixels that the step had to bring back into the range of the sources, or None if not checked.
     """
 
-    deviation: Tensor | None
     outside: Tensor | None
+
+    @property
+    def deviation(self) -> Tensor | None: ...
 
 
 class Likelihood(Protocol):

@@ -1,14 +1,16 @@
 """The default likelihood: brightness from the brighter source, details of both, noise left to the prior.
 
 The model, in the notation of the paper (a, b the sources, f the fused image, ``f̃0`` the network's clean estimate). Each
-image is split into a base and details, ``a = Ga + Da`` with G a wide Gaussian smoothing and ``D = 1 - G``. Each part of
-each source is seen through a Laplace term, as in the paper's ``‖f - a‖₁ + φ‖f - b‖₁``, with a weight per pixel:
+image is split into a base and details, ``a = Ga + Da``. G is a wide smoothing that keeps steep edges (the guided
+filter, He et al. 2013), so that beside a bone neither the base says that the bone goes on, nor the details that it must
+be dark there: no halos. Each part of each source is seen through a Laplace term, as in the paper's
+``‖f - a‖₁ + φ‖f - b‖₁``, with a weight per pixel:
 
 * base: ``w |Gf - Ga| + (1 - w) |Gf - Gb|``, w large where a is brighter;
 * detail: ``v |Df - D'a - κ_b Xb| + (1 - v) |Df - D'b - κ_a Xa|``, v large where a has more detail energy. Xb is what b
-  shows at the scale of lesions (finer than G, coarser than single pixels): where a leads, it is taken to show the fused
-  details less the share κ_b that b adds to them, and the other way round. Without that share (κ = 0) a lesion is lost
-  wherever the other source leads. D' is D with single-pixel details raised by ``gain``.
+  shows at the scale of lesions (D without single-pixel details): where a leads, it is taken to show the fused details
+  less the share κ_b that b adds to them, and the other way round. Without that share (κ = 0) a lesion is lost wherever
+  the other source leads. D' is D with single-pixel details raised by ``gain``.
 
 As in the paper each Laplace is a Gaussian whose variance has an exponential prior. The E-step's expectation of its
 inverse is proportional to one over the residual of ``f̃0``; the hyper-parameters of the two sources are taken to be
@@ -51,8 +53,21 @@ class _State:
     low: Tensor  # what the result may not leave
     high: Tensor
     background: Tensor
-    deviation: Tensor | None  # of f given everything else, at the last step
-    outside: Tensor | None  # pixels that the last step had to bring back into the range
+    responsibility: tuple[Tensor, Tensor]  # of the first source for base and detail, from the last E-step
+    outside: Tensor | None = None  # pixels that the last step had to bring back into the range
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation of f given everything else.
+
+        The variance of a choice between two values, the error of the responsibilities themselves (taken as 0.1), and
+        what denoising leaves of the noise (0.4).
+        """
+        (w, v), (a, b) = self.responsibility, self.noise
+        variance = 0.4**2 * (v**2 * a**2 + (1 - v) ** 2 * b**2)
+        for parts, share in ((self.base, w), (self.detail, v)):
+            variance = variance + (share * (1 - share) + 0.1**2) * (parts[0] - parts[1]) ** 2
+        return variance.sqrt().masked_fill(self.background, 0.0)
 
 
 @dataclass
@@ -60,15 +75,16 @@ class TwoScaleEM:
     """EM step of the two-scale model (see the module's text). Lengths are pixels, image values -1 to 1.
 
     Args:
-        base_sigma: sd of the Gaussian G that parts base and details.
+        base_sigma: sd of the windows of G, which parts base and details.
+        edge: variance in a window from which on more than half of a step belongs to the base (0.3: a step of 140 of 255
+            grey levels through its middle).
         base_power: how sharply the brighter base is chosen: ``w = Ga^2p / (Ga^2p + Gb^2p)``, values from black.
         detail_sigma: sd of the window over which detail energy is measured.
         detail_power: how sharply the source with more detail energy is chosen.
         brightness_power: how much brightness counts beside detail energy in that choice.
-        lesion_sigma: details finer than this are not added from the source that does not lead.
+        lesion_sigma: details finer than this (sd) are not added from the source that does not lead.
         reference_share: κ_a, share of the reference's details that is added where the second source leads.
         second_share: κ_b, share of the second source's details that is added where the reference leads.
-        rim: how much is left of the dark rim around bright parts in that share.
         gain: how much single-pixel details are raised.
         softness: residuals below this do not sharpen the E-step's choice.
         tolerance: how far the result may leave the range of both sources within 9 x 9 pixels (0.2 = 10 % of the
@@ -80,16 +96,16 @@ class TwoScaleEM:
     luma = MEAN_GREY
     default_steps = 5  # within 46 dB of PSNR of 100 steps: docs/likelihood.md
 
-    base_sigma: float = 16.0
+    base_sigma: float = 10.0
+    edge: float = 0.3
     base_power: float = 10.0
     detail_sigma: float = 3.5
     detail_power: float = 5.0
     brightness_power: float = 0.6
     lesion_sigma: float = 2.0
-    reference_share: float = 0.24
-    second_share: float = 0.73
-    rim: float = 0.6
-    gain: float = 0.15
+    reference_share: float = 0.4
+    second_share: float = 1.0
+    gain: float = 0.2
     softness: float = 0.2
     tolerance: float = 0.2
     start_timestep: int = 300
@@ -104,25 +120,25 @@ class TwoScaleEM:
         background = _common_background(a, b, sd)
         if denoise is not None:
             a, b = denoise(a, sd[0]), denoise(b, sd[1])
-        base = (_gaussian(a, self.base_sigma), _gaussian(b, self.base_sigma))
+        base = (self._base(a), self._base(b))
         detail = (a - base[0], b - base[1])
-        shared = (self._shared(a, base[0]), self._shared(b, base[1]))
+        shared = (_gaussian(a, self.lesion_sigma) - base[0], _gaussian(b, self.lesion_sigma) - base[1])
         salience = (self._salience(a, detail[0]), self._salience(b, detail[1]))
         sharp = tuple(d + self.gain * (d - _gaussian(d, 1.5)) for d in detail)
         brightness = (_grey(base[0]) ** 2 + _TINY, _grey(base[1]) ** 2 + _TINY)
-        zero = torch.zeros_like(a)
+        w = _choice(brightness[0], brightness[1], self.base_power)
+        v = _choice(salience[0], salience[1], self.detail_power)
         low, high = _local_range(a, b)
         return _State(
             base=base,
-            base_weight=_choice(brightness[0], brightness[1], self.base_power),
+            base_weight=w,
             detail=(sharp[0] + self.second_share * shared[1], sharp[1] + self.reference_share * shared[0]),
-            detail_weight=_choice(salience[0], salience[1], self.detail_power),
+            detail_weight=v,
             low=low - self.tolerance,
             high=high + self.tolerance,
             background=background,
             noise=sd,
-            deviation=zero,
-            outside=zero.sum((1, 2, 3)),
+            responsibility=(w, v),
         )
 
     def initial(self, state: _State) -> Tensor | None:
@@ -131,37 +147,23 @@ class TwoScaleEM:
 
     def rectify(self, f: Tensor, state: _State) -> Tensor:
         """One EM step: the estimate ``f̃0`` (B, 1, H, W) becomes ``f̂0``; updates ``state``."""
-        base = _gaussian(f, self.base_sigma)
+        base = self._base(f)
         w = self._responsibility(state.base, state.base_weight, base)
         v = self._responsibility(state.detail, state.detail_weight, f - base)
         data = _mean(state.base, w) + _mean(state.detail, v)
-        state.deviation = self._deviation(state, w, v)
+        state.responsibility = (w, v)
         return self._bounded(data, state)
 
     def finish(self, f: Tensor, state: _State) -> Tensor:
         """The last estimate is the result; a draw may have left the range."""
         return self._bounded(f, state)
 
-    def _deviation(self, state: _State, w: Tensor, v: Tensor) -> Tensor:
-        """Of f, given the responsibilities w and v of the first source: the variance of a choice between two values,
-        the error of the responsibilities themselves (taken as 0.1), and what denoising leaves of the noise (0.4)."""
-        a, b = state.noise
-        variance = 0.4**2 * (v**2 * a**2 + (1 - v) ** 2 * b**2)
-        for parts, share in ((state.base, w), (state.detail, v)):
-            variance = variance + (share * (1 - share) + 0.1**2) * (parts[0] - parts[1]) ** 2
-        return variance.sqrt().masked_fill(state.background, 0.0)
-
-    def _shared(self, image: Tensor, base: Tensor) -> Tensor:
-        """X: details at the scale of lesions.
-
-        Where the image is black, the dark rim that smoothing leaves around its bright parts is weakened, because the
-        other source would show it. Weakening it altogether would also weaken a bright lesion in a black place.
-        """
-        smooth = _gaussian(image, self.lesion_sigma)
-        grey = _grey(smooth)
-        detail = smooth - base
-        rim = self.rim + (1 - self.rim) * grey / (grey + 0.01)
-        return torch.where(detail > 0, detail, detail * rim)
+    def _base(self, image: Tensor) -> Tensor:
+        """G: the guided filter of an image by itself, with Gaussian windows."""
+        mean = _gaussian(image, self.base_sigma)
+        variance = (_gaussian(image**2, self.base_sigma) - mean**2).clamp(min=0)
+        kept = variance / (variance + self.edge)
+        return _gaussian(kept, self.base_sigma) * image + _gaussian((1 - kept) * mean, self.base_sigma)
 
     def _salience(self, image: Tensor, detail: Tensor) -> Tensor:
         """Local detail energy, and brightness with less say, on the scale [0, 1]."""
