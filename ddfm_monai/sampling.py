@@ -25,9 +25,7 @@ __all__ = ["Chains", "Fused", "batch_size_for", "bytes_per_slice"]
 _LARGEST_BATCH = 128  # larger ones were no quicker anywhere that is known, and progress comes per batch
 _SHARE_OF_FREE_MEMORY = 0.7  # the rest is for the EM step's transforms and the allocator's rounding
 _MOST_LANES = 8  # a slice of 512x512 takes 75 MB while it is fused
-_LARGE_NETWORK = (
-    50_000_000  # parameters; layers of such a network are large enough for all threads, and so is its memory
-)
+_LARGE_NETWORK = 50_000_000  # parameters; such a network's layers keep all threads busy, and one slice fills its memory
 
 
 def batch_size_for(free_bytes: int, bytes_per_slice: int) -> int:
