@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_path, sha256_of
 from ddfm_monai.priors.adm_unet import ADMUNet
+from ddfm_monai.priors.expert_unet import ExpertUNet
 from ddfm_monai.priors.slice_unet import SliceUNet
 
 __all__ = ["ARCHITECTURES", "Prior", "PriorCard", "download_prior", "find_prior", "known_priors", "load_prior"]
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"ADMUNet": ADMUNet, "SliceUNet": SliceUNet}
+ARCHITECTURES: dict[str, type[nn.Module]] = {"ADMUNet": ADMUNet, "ExpertUNet": ExpertUNet, "SliceUNet": SliceUNet}
 
 _IMAGENET_CONFIG = {
     "image_size": 256,

@@ -52,7 +52,6 @@ class SliceUNet(nn.Module):
         super().__init__()
         if not len(channels) == len(down_blocks) == len(up_blocks):
             raise ValueError("channels, down_blocks and up_blocks must have one entry per level.")
-        self.in_channels = in_channels
         self.config = {
             "in_channels": in_channels,
             "channels": list(channels),
@@ -62,7 +61,7 @@ class SliceUNet(nn.Module):
             "num_heads": num_heads,
             "num_train_timesteps": num_train_timesteps,
         }
-        self.in_channels, self.patch = in_channels, patch
+        self.in_channels, self.patch, self.num_train_timesteps = in_channels, patch, num_train_timesteps
         self.stride = patch * 2 ** (len(channels) - 1)
         beta = torch.linspace(1e-4, 2e-2, num_train_timesteps, dtype=torch.float64)
         self.register_buffer("alphas_cumprod", torch.cumprod(1 - beta, 0).float(), persistent=False)

@@ -34,6 +34,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.files import atomic_path, sha256_of
+from ddfm_monai.priors.expert_unet import ExpertUNet
 from ddfm_monai.priors.precision import bf16_pays
 from ddfm_monai.priors.slice_unet import SliceUNet
 
@@ -137,12 +138,14 @@ class SliceBatches(Dataset):
         slices: what :func:`read_slices` returned.
         iterations: the number of batches in the whole training.
         views: the kinds of batches. Each has ``size`` (side of the square crops, pixels), ``batch`` (crops per batch),
-            ``power`` and ``top`` (timesteps are ``top T u^power``, u uniform in [0, 1): a power above 1 favours little
-            noise) and ``share``, the view's probability at the start and at the end of the training (linear between).
+            ``timesteps`` and ``power`` (timesteps are ``low + (high - low) u^power``, u uniform in [0, 1): a power
+            above 1 favours little noise), ``upright`` (no quarter turns: for whole slices) and ``share``, the view's
+            probability at the start and at the end of the training (linear between).
         shares: modality -> probability; of those that the data has, renormalised.
         seed: see above.
 
-    Items are ``{"image": (B, 1, size, size) float32 in [-1, 1], "iteration": i, "power": float, "top": float}``.
+    Items are ``{"image": (B, 1, size, size) float32 in [-1, 1], "iteration": i}`` with the view's ``timesteps`` and
+    ``power``.
     """
 
     def __init__(
@@ -167,24 +170,25 @@ class SliceBatches(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, index))
         view = self._view(index / self.iterations, rng)
-        crops = np.stack([self._crop(int(view["size"]), rng) for _ in range(view["batch"])])
+        crops = np.stack([self._crop(view, rng) for _ in range(view["batch"])])
         return {
             "image": torch.from_numpy(crops[:, None] / 127.5 - 1),
             "iteration": index,
+            "timesteps": view["timesteps"],
             "power": view["power"],
-            "top": view["top"],
         }
 
     def _view(self, progress: float, rng: np.random.Generator) -> Mapping[str, Any]:
         shares = np.array([v["share"][0] + progress * (v["share"][1] - v["share"][0]) for v in self.views])
         return self.views[int(rng.choice(len(self.views), p=shares / shares.sum()))]
 
-    def _crop(self, size: int, rng: np.random.Generator) -> np.ndarray:
+    def _crop(self, view: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
         modality = self.modalities[int(rng.choice(len(self.modalities), p=self.probabilities))]
         stock = self.slices[modality]
         pixels = stock[int(rng.integers(len(stock)))]
-        centre = _crop_centre(pixels, size, rng)
-        crop = _cut(pixels, centre, size, rng)
+        crop = _cut(pixels, _crop_centre(pixels, view["size"], rng), view["size"], rng)
+        if rng.random() < 0.5 and not view["upright"]:
+            crop = np.rot90(crop, int(rng.integers(4)))
         if rng.random() < 0.3:
             crop = _change_contrast(crop, modality, rng)
         return crop
@@ -204,7 +208,7 @@ def _crop_centre(pixels: np.ndarray, size: int, rng: np.random.Generator) -> tup
 
 
 def _cut(pixels: np.ndarray, centre: tuple[int, int], size: int, rng: np.random.Generator) -> np.ndarray:
-    """A ``(size, size)`` float32 crop: a third a little turned and scaled, half in one of the eight orientations."""
+    """A ``(size, size)`` float32 crop: a third a little turned and scaled, half of them mirrored left to right."""
     top, left = centre[0] - size // 2, centre[1] - size // 2
     if rng.random() < 0.3:
         crop = _cut_affine(pixels, (top + size / 2, left + size / 2), size, rng)
@@ -215,8 +219,6 @@ def _cut(pixels: np.ndarray, centre: tuple[int, int], size: int, rng: np.random.
         crop[rows.start - top :, columns.start - left :][: part.shape[0], : part.shape[1]] = part
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
-    if rng.random() < 0.5:
-        crop = np.rot90(crop, int(rng.integers(4)))
     return np.ascontiguousarray(crop)
 
 
@@ -284,8 +286,8 @@ class NoisePrepareBatch(DiffusionPrepareBatch):
         image = batchdata["image"].to(device, non_blocking=non_blocking)
         generator = torch.Generator(image.device).manual_seed(self.seed * 1_000_003 + int(batchdata["iteration"]))
         u = torch.rand(image.shape[0], generator=generator, device=image.device)
-        reach = batchdata["top"] * self.num_train_timesteps
-        timesteps = (reach * u ** batchdata["power"]).long().clamp(max=self.num_train_timesteps - 1)
+        low, high = batchdata["timesteps"]
+        timesteps = (low + (high - low) * u ** batchdata["power"]).long().clamp(max=self.num_train_timesteps - 1)
         noise = torch.randn(image.shape, generator=generator, device=image.device)
         abar = self.abar.to(image.device)[timesteps][:, None, None, None]
         target = abar.sqrt() * noise - (1 - abar).sqrt() * image
@@ -484,7 +486,7 @@ def to_network(pixels: np.ndarray, stride: int) -> Tensor:
     return F.pad(image, (0, -width % stride, 0, -height % stride), value=-1.0)
 
 
-def export_prior(network: SliceUNet, path: str | Path, card: Mapping[str, Any]) -> Path:
+def export_prior(network: ExpertUNet | SliceUNet, path: str | Path, card: Mapping[str, Any]) -> Path:
     """Write what ``load_prior`` reads: half-precision weights, and beside them the card with their hash.
 
     Args:
@@ -502,7 +504,7 @@ def export_prior(network: SliceUNet, path: str | Path, card: Mapping[str, Any]) 
         "config": network.config,
         "in_channels": network.in_channels,
         "stride": network.stride,
-        "num_train_timesteps": network.config["num_train_timesteps"],
+        "num_train_timesteps": network.num_train_timesteps,
         "schedule": "linear_beta",
         "value_range": [-1, 1],
         "sha256": sha256_of(target),

@@ -37,9 +37,8 @@ SCHEMA = Path(__file__).parent / "meta_schema_20240725.json"
 def settings(tiny_prior_path: Path, tmp_path: Path) -> dict[str, Any]:
     """Overrides that make the bundle small: the tiny network, its weights, two steps."""
     card = json.loads(tiny_prior_path.with_suffix(".json").read_text())
-    network = {f"network_def#{key}": value for key, value in card["config"].items()}
     return {
-        **network,
+        "network_def": {"_target_": f"ddfm_monai.priors.{card['architecture']}", **card["config"]},
         "weights": str(tiny_prior_path),
         "weights_sha256": card["sha256"],
         "steps": 2,
@@ -288,7 +287,7 @@ def test_missing_damaged_and_misfit_weights_are_refused(
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(Path(settings["weights"]).read_bytes()[:-1] + b"x")
     assert settings["weights_sha256"] in fails(UsageError, **sources, **{**settings, "weights": str(damaged)})
-    wider = {**settings, "network_def#channels": [32, 32]}
+    wider = {**settings, "network_def": {**settings["network_def"], "channels": [32, 32]}}
     assert "do not fit" in fails(UsageError, **sources, **wider)
     assert not (tmp_path / "out").exists()
 

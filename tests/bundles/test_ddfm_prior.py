@@ -18,15 +18,16 @@ from monai.bundle import ConfigWorkflow
 from safetensors.torch import load_file
 
 from ddfm_monai.errors import DDFMError
-from ddfm_monai.priors import find_prior, load_prior
+from ddfm_monai.priors import ExpertUNet, find_prior, load_prior
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ddfm_prior"
 TINY = {
-    "network_def#channels": [16, 24],
-    "network_def#down_blocks": [1, 1],
-    "network_def#up_blocks": [1, 1],
-    "network_def#num_heads": 2,
-    "views": [{"size": 32, "batch": 4, "power": 2.0, "top": 1.0, "share": [1, 1]}],
+    "network_def#fine": {"channels": [16, 24], "down_blocks": [1, 1], "up_blocks": [1, 1], "num_heads": 2},
+    "network_def#coarse": {"channels": [16], "down_blocks": [1], "up_blocks": [1], "patch": 8, "num_heads": 2},
+    "views": [
+        {"size": 32, "batch": 4, "power": 2.0, "timesteps": [0, 500], "upright": False, "share": [1, 1]},
+        {"size": 48, "batch": 4, "power": 1.0, "timesteps": [500, 1000], "upright": True, "share": [1, 1]},
+    ],
     "learning_rate": 0.004,
     "warmup": 5,
     "validation_slices": 1,
@@ -148,8 +149,8 @@ def test_the_bundle_carries_the_shipped_weights() -> None:
     assert set(carried) == set(shipped)
     assert all(torch.equal(carried[name], shipped[name]) for name in shipped)
     network = json.loads((BUNDLE / "configs" / "train.json").read_text())["network_def"]
-    del network["_target_"]
-    assert network == {key: card.config[key] for key in network}
+    assert network.pop("_target_") == f"ddfm_monai.priors.{card.architecture}"
+    assert ExpertUNet(**network).config == card.config
 
 
 def test_metadata_follows_the_schema() -> None:

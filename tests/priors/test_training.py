@@ -27,8 +27,8 @@ from ddfm_monai.priors.training import (
 )
 
 VIEWS = [
-    {"size": 32, "batch": 3, "power": 2.0, "top": 1.0, "share": [1.0, 0.0]},
-    {"size": 64, "batch": 1, "power": 1.0, "top": 1.0, "share": [0.0, 1.0]},
+    {"size": 32, "batch": 3, "power": 2.0, "timesteps": [0, 1000], "upright": False, "share": [1.0, 0.0]},
+    {"size": 64, "batch": 1, "power": 1.0, "timesteps": [0, 1000], "upright": True, "share": [0.0, 1.0]},
 ]
 SHARES = {"mr": 0.5, "ct": 0.5}
 
@@ -120,10 +120,19 @@ def test_a_batch_depends_on_seed_and_index_only() -> None:
 
 
 def test_pictures_smaller_than_the_crop_are_padded_with_background() -> None:
-    view = [{"size": 64, "batch": 8, "power": 1.0, "top": 1.0, "share": [1, 1]}]
-    image = SliceBatches({"mr": [disc(48)]}, 1, view, {"mr": 1.0})[0]["image"]
+    image = SliceBatches({"mr": [disc(48)]}, 1, [VIEWS[1] | {"batch": 8, "share": [1, 1]}], {"mr": 1.0})[0]["image"]
     assert (image[:, :, :2] == -1).all()
     assert (image == -1).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_whole_slices_stay_upright_where_asked(upright: bool) -> None:
+    pixels = disc(64)
+    pixels[32:] = 0  # the upper half of a disc
+    view = [VIEWS[1] | {"batch": 40, "upright": upright, "share": [1, 1]}]
+    images = SliceBatches({"ct": [pixels]}, 1, view, {"ct": 1.0})[0]["image"]
+    top_is_brighter = images[:, :, :32].mean((1, 2, 3)) > images[:, :, 32:].mean((1, 2, 3))
+    assert bool(top_is_brighter.all()) == upright
 
 
 def test_data_without_any_modality_that_has_a_share_is_refused() -> None:
@@ -143,7 +152,7 @@ def test_the_sampler_goes_on_where_a_training_stopped() -> None:
 
 def test_a_perfect_noise_prediction_has_the_target_velocity() -> None:
     image = torch.rand(4, 1, 16, 16) * 2 - 1
-    batch = {"image": image, "iteration": 5, "power": 2.0, "top": 1.0}
+    batch = {"image": image, "iteration": 5, "power": 2.0, "timesteps": [0, 1000]}
     clean, target, _, drawn = NoisePrepareBatch(seed=3)(batch, "cpu")
     assert torch.equal(clean, image)
 
@@ -156,7 +165,7 @@ def test_a_perfect_noise_prediction_has_the_target_velocity() -> None:
 
 
 def test_noise_and_timesteps_depend_on_seed_and_iteration_only() -> None:
-    batch = {"image": torch.zeros(64, 1, 8, 8), "iteration": 5, "power": 3.0, "top": 0.5}
+    batch = {"image": torch.zeros(64, 1, 8, 8), "iteration": 5, "power": 3.0, "timesteps": [200, 700]}
     drawn = [
         NoisePrepareBatch(seed=s)({**batch, "iteration": i}, "cpu")[3] for s, i in ((1, 5), (1, 5), (1, 6), (2, 5))
     ]
@@ -164,8 +173,8 @@ def test_noise_and_timesteps_depend_on_seed_and_iteration_only() -> None:
     assert torch.equal(drawn[0]["timesteps"], drawn[1]["timesteps"])
     assert not torch.equal(drawn[0]["noise"], drawn[2]["noise"])
     assert not torch.equal(drawn[0]["noise"], drawn[3]["noise"])
-    assert drawn[0]["timesteps"].max() < 500
-    assert drawn[0]["timesteps"].float().mean() < 200  # power 3 favours little noise: 125 on average
+    assert drawn[0]["timesteps"].min() >= 200 and drawn[0]["timesteps"].max() < 700
+    assert drawn[0]["timesteps"].float().mean() < 400  # power 3 favours little noise: 325 on average
 
 
 def test_the_learning_rate_warms_up_stays_and_decays_to_zero() -> None:
