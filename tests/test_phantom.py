@@ -8,9 +8,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
+from ddfm_monai import fuse_volumes
 from ddfm_monai.phantom import Lesion, PhantomPaths, write_phantom
-from ddfm_monai.volumes import overlap_fraction, read_volume
+from ddfm_monai.volumes import make_volume, overlap_fraction, read_volume
 
 SMALL = {"resolution": 2.0, "slice_distance": 8.0}
 
@@ -76,3 +78,23 @@ def test_sources_are_told_apart_automatically(phantom: PhantomPaths) -> None:
 
     assert guess_kind(read_volume(phantom.mri)) == "mr"
     assert guess_kind(read_volume(phantom.ct)) == "ct"
+
+
+def test_the_uncertainty_is_higher_where_the_sources_disagree_and_where_they_are_noisy(phantom: PhantomPaths) -> None:
+    clean = fuse_volumes(phantom.mri, phantom.ct, samples=4)
+    assert clean.uncertainty is not None
+    a, b, deviation = (x.as_tensor()[0] for x in (clean.reference01, clean.second01, clean.uncertainty))
+    inside = torch.maximum(a, b) > 0.05
+    disagreement = (a - b).abs()
+    low, high = disagreement[inside].quantile(torch.tensor([0.25, 0.75]))
+    agreeing, disagreeing = inside & (disagreement < low), inside & (disagreement > high)
+    assert float(deviation[disagreeing].mean()) > 1.5 * float(deviation[agreeing].mean())
+
+    noise = torch.randn(2, *a.shape, generator=torch.Generator().manual_seed(0)) * 20 / 255
+    sources = [
+        make_volume(np.rint(255 * (x + n).clamp(0, 1).numpy())[None], np.eye(4))
+        for x, n in zip((a, b), noise, strict=True)
+    ]
+    noisy = fuse_volumes(*sources, samples=4, reference_kind="mr", second_kind="mr").uncertainty
+    assert noisy is not None
+    assert float(noisy.as_tensor()[0][agreeing].mean()) > 1.2 * float(deviation[agreeing].mean())
