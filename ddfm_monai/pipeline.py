@@ -61,8 +61,8 @@ class FusionResult:
 
 
 def fuse_volumes(
-    reference: MetaTensor | str | Path,
-    second: MetaTensor | str | Path,
+    reference: MetaTensor | str | Path | Source,
+    second: MetaTensor | str | Path | Source,
     *,
     prior: Prior | str | Path = "medical",
     steps: int | None = None,
@@ -83,6 +83,7 @@ def fuse_volumes(
 
     Args:
         reference: (C, X, Y, Z) volume with its affine in RAS mm, or a path; usually the MRI. C is 1, or 3 for colour.
+            One that :func:`~ddfm_monai.volumes.read_source` has read already keeps the kind and window of then.
         second: the other volume, on any grid that overlaps; CT, PET, SPECT, another MRI, or a picture.
         prior: a loaded prior, a known name, or a weight file.
         steps: network evaluations per slice; by default the likelihood's.
@@ -169,9 +170,11 @@ def fuse_volumes(
 
 
 def _read(
-    source: MetaTensor | str | Path, role: str, kind: str, window: str | tuple[float, float] | None,
+    source: MetaTensor | str | Path | Source, role: str, kind: str, window: str | tuple[float, float] | None,
     progress: ProgressCallback,
 ) -> Source:  # fmt: skip
+    if isinstance(source, Source):
+        return source
     progress(Progress("read", 0, 1, role))
     found = read_source(source, role, kind, window)
     progress(Progress("read", 1, 1, role))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,7 @@ from ddfm_monai import fuse_volumes
 from ddfm_monai.errors import Cancelled, DDFMError, InputError, UsageError
 from ddfm_monai.outputs import write_outputs
 from ddfm_monai.priors import Prior
-from ddfm_monai.volumes import make_volume, read_volume
+from ddfm_monai.volumes import make_volume, read_source, read_volume
 
 SHAPE = (48, 56, 7)
 
@@ -223,7 +224,8 @@ def test_impossible_settings_are_refused(settings, sources, tiny_prior):
         fuse(*sources, tiny_prior, **settings)
 
 
-def test_reading_a_path_or_a_volume_gives_the_same(pair, tiny_prior):
+@pytest.mark.parametrize("read", [read_volume, partial(read_source, name="source")])
+def test_what_was_read_before_gives_the_same_as_its_path(read, pair, tiny_prior):
     by_path = fuse_volumes(*pair, prior=tiny_prior, steps=2)
-    by_volume = fuse_volumes(read_volume(pair[0]), read_volume(pair[1]), prior=tiny_prior, steps=2)
+    by_volume = fuse_volumes(read(pair[0]), read(pair[1]), prior=tiny_prior, steps=2)
     assert torch.equal(by_path.fused, by_volume.fused)

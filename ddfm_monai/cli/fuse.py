@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,17 @@ import typer
 from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from ddfm_monai.progress import Progress
+    from ddfm_monai.pipeline import FusionResult
+    from ddfm_monai.priors import Prior
+    from ddfm_monai.progress import Progress, ProgressCallback
     from ddfm_monai.protocol import EventWriter
+    from ddfm_monai.volumes import Source
+
+    _Written = tuple[dict[str, Path], dict[str, Any], dict[str, float]]
 
 __all__ = ["register"]
+
+_STOPS_ALL = (Cancelled, UsageError)  # what would be wrong with every other pair as well
 
 
 class Kind(str, Enum):
@@ -162,28 +171,77 @@ def _check_targets(pairs: list[_Job], samples: int, register: str, overwrite: bo
 
 
 def _fuse_pairs(pairs: list[_Job], prior: str, settings: dict[str, Any], host: _Host) -> int:
-    from ddfm_monai.outputs import write_outputs
-    from ddfm_monai.pipeline import fuse_volumes
+    """One pair after the other; while one is fused, the next is read and the last is written."""
     from ddfm_monai.priors import load_prior
 
     network = load_prior(prior)
     failed = 0
-    for number, pair in enumerate(pairs, 1):
-        host.begin(f"{pair.reference.name} ({number} of {len(pairs)})" if len(pairs) > 1 else pair.reference.name)
-        started = time.monotonic()
+
+    def tell(written: Future[_Written]) -> None:
+        nonlocal failed
         try:
-            result = fuse_volumes(pair.reference, pair.second, prior=network, progress=host.progress, **settings)
-            outputs = write_outputs(result, pair.target)
+            host.result(*written.result())
         except DDFMError as error:
-            if len(pairs) == 1 or isinstance(error, (Cancelled, UsageError)):
+            if len(pairs) == 1 or isinstance(error, _STOPS_ALL):
                 raise
             failed += 1
             host.failed(error)
-            continue
-        host.result(outputs, result.provenance, {"total": round(time.monotonic() - started, 2)})
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        read_next: Callable[[], tuple[Source, Source]] = partial(_read, pairs[0], settings)
+        pending: list[Future[_Written]] = []
+        try:
+            for number, pair in enumerate(pairs, 1):
+                host.begin(pair.reference.name + (f" ({number} of {len(pairs)})" if len(pairs) > 1 else ""))
+                started, read = time.monotonic(), read_next
+                if number < len(pairs):
+                    read_next = reader.submit(_read, pairs[number], settings).result
+                fused = _fuse(read, network, settings, host.progress)
+                if pending:
+                    tell(pending.pop())
+                pending.append(writer.submit(_write, fused, pair.target, started))
+        finally:
+            if pending:
+                tell(pending.pop())
     if failed:
         return ExitCode.ALL_FAILED if failed == len(pairs) else ExitCode.SOME_FAILED
     return ExitCode.DONE
+
+
+def _read(pair: _Job, settings: dict[str, Any]) -> tuple[Source, Source]:
+    from ddfm_monai.volumes import read_source
+
+    return (
+        read_source(pair.reference, "reference", settings["reference_kind"], settings["window"]),
+        read_source(pair.second, "second", settings["second_kind"], settings["window"]),
+    )
+
+
+def _fuse(
+    read: Callable[[], tuple[Source, Source]], network: Prior, settings: dict[str, Any], progress: ProgressCallback
+) -> Future[FusionResult]:
+    """The result, or the error that concerns this pair alone."""
+    from ddfm_monai.pipeline import fuse_volumes
+    from ddfm_monai.progress import Progress
+
+    fused: Future[FusionResult] = Future()
+    try:
+        progress(Progress("read", 0, 1))
+        sources = read()
+        progress(Progress("read", 1, 1))
+        fused.set_result(fuse_volumes(*sources, prior=network, progress=progress, **settings))
+    except _STOPS_ALL:
+        raise
+    except DDFMError as error:
+        fused.set_exception(error)
+    return fused
+
+
+def _write(fused: Future[FusionResult], target: Path, started: float) -> _Written:
+    from ddfm_monai.outputs import write_outputs
+
+    result = fused.result()
+    return write_outputs(result, target), result.provenance, {"total": round(time.monotonic() - started, 2)}
 
 
 def _fuse_series(

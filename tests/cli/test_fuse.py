@@ -137,17 +137,47 @@ def test_grey_pictures_give_a_grey_picture(ddfm, tmp_path):
     assert Image.open(tmp_path / "c.png").mode == "L"
 
 
-def test_one_broken_pair_of_three_is_named_and_the_others_are_fused(ddfm, pair, tmp_path):
+@pytest.fixture
+def three(pair, tmp_path):
+    """Folders ``a`` and ``b`` with three pairs."""
     for folder, source in (("a", pair[0]), ("b", pair[1])):
         (tmp_path / folder).mkdir()
         for name in ("p1", "p2", "p3"):
             shutil.copy(source, tmp_path / folder / f"{name}.nii.gz")
+
+
+def test_one_broken_pair_of_three_is_named_and_the_others_are_fused(ddfm, three, tmp_path):
     broken = tmp_path / "b" / "p2.nii.gz"
     broken.write_bytes(broken.read_bytes()[:2000])
     done = ddfm("fuse", "a", "b", "-o", "out")
     assert done.returncode == 4
     assert "p2.nii.gz" in done.stderr.replace("\n", "")
     assert {name for name in files_in(tmp_path / "out") if name.endswith(".nii.gz")} == {"p1.nii.gz", "p3.nii.gz"}
+
+
+def test_a_program_is_told_of_every_pair_in_order(ddfm, three, tmp_path):
+    broken = tmp_path / "a" / "p2.nii.gz"
+    broken.write_bytes(b"")
+    done = ddfm("fuse", "a", "b", "-o", "out", "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    told = [e.get("message") or e["outputs"]["fused"] for e in events if e["event"] in ("result", "error")]
+    assert [name for text in told for name in ("p1", "p2", "p3") if f"{name}.nii.gz" in text] == ["p1", "p2", "p3"]
+
+
+def test_an_interrupted_folder_keeps_the_pairs_that_are_done(three, tiny_prior_path, tmp_path):
+    command = [sys.executable, "-m", "ddfm_monai", "fuse", "a", "b", "-o", "out", "--json"]
+    command += ["--prior", tiny_prior_path, "--steps", "100"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    done = []
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "result":
+            done.append(event["outputs"])
+            if len(done) == 1:
+                os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and 1 <= len(done) < 3
+    assert files_in(tmp_path / "out") == {Path(path).name for outputs in done for path in outputs.values()}
 
 
 def test_nothing_in_common_is_nothing_to_do(ddfm, pair, tmp_path):
