@@ -31,7 +31,8 @@ class SliceUNet(nn.Module):
         channels: width of each level; each level halves height and width.
         down_blocks, up_blocks: residual blocks of each level on the way down and up, finest level first.
         patch: side of the pixel blocks that are folded into channels at the entrance.
-        num_heads: attention heads at the coarsest level, where the only attention is.
+        num_heads: attention heads at the coarsest level, where alone there is attention.
+        middle_blocks: residual blocks, each with attention after it, between the way down and the way up.
         num_train_timesteps: length of the linear schedule (beta 1e-4 to 2e-2).
 
     Attributes:
@@ -47,6 +48,7 @@ class SliceUNet(nn.Module):
         up_blocks: Sequence[int] = (2, 2, 2, 2),
         patch: int = 2,
         num_heads: int = 4,
+        middle_blocks: int = 0,
         num_train_timesteps: int = 1000,
     ) -> None:
         super().__init__()
@@ -59,6 +61,7 @@ class SliceUNet(nn.Module):
             "up_blocks": list(up_blocks),
             "patch": patch,
             "num_heads": num_heads,
+            "middle_blocks": middle_blocks,
             "num_train_timesteps": num_train_timesteps,
         }
         self.in_channels, self.patch, self.num_train_timesteps = in_channels, patch, num_train_timesteps
@@ -70,6 +73,7 @@ class SliceUNet(nn.Module):
         self.down = nn.ModuleList(_Level(c, n) for c, n in zip(channels, down_blocks, strict=True))
         self.reduce = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(channels))
         self.attention = _Attention(channels[-1], num_heads)
+        self.middle = _Middle(channels[-1], num_heads, middle_blocks)
         self.expand = nn.ModuleList(
             nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(channels)
         )
@@ -88,7 +92,7 @@ class SliceUNet(nn.Module):
                 skips.append(h)
                 h = self.reduce[level - 1](h)
             h = blocks(h, embedding)
-        h = self.attention(h)
+        h = self.middle(self.attention(h), embedding)
         for level in reversed(range(len(self.up))):
             h = self.up[level](h, embedding)
             if level:
@@ -145,6 +149,19 @@ class _Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(tokens.shape)
         return x + self.out(mixed).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+class _Middle(nn.ModuleList):
+    """Residual blocks and attention by turns, which is where a slice is understood as a whole, at little cost."""
+
+    def __init__(self, channels: int, num_heads: int, count: int) -> None:
+        layers = ((_Block(channels), _Attention(channels, num_heads)) for _ in range(count))
+        super().__init__(layer for pair in layers for layer in pair)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x, embedding) if isinstance(layer, _Block) else layer(x)
+        return x
 
 
 def _norm_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:

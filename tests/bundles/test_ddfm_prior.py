@@ -22,8 +22,11 @@ from ddfm_monai.priors import ExpertUNet, find_prior, load_prior
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ddfm_prior"
 TINY = {
-    "network_def#fine": {"channels": [16, 24], "down_blocks": [1, 1], "up_blocks": [1, 1], "num_heads": 2},
-    "network_def#coarse": {"channels": [16], "down_blocks": [1], "up_blocks": [1], "patch": 8, "num_heads": 2},
+    "network_def#experts": [
+        {"channels": [16, 24], "down_blocks": [1, 1], "up_blocks": [1, 1], "num_heads": 2},
+        {"channels": [16], "down_blocks": [1], "up_blocks": [1], "patch": 8, "num_heads": 2, "middle_blocks": 1},
+    ],
+    "network_def#switches": [500],
     "views": [
         {"size": 32, "batch": 4, "power": 2.0, "timesteps": [0, 500], "upright": False, "share": [1, 1]},
         {"size": 48, "batch": 4, "power": 1.0, "timesteps": [500, 1000], "upright": True, "share": [1, 1]},
