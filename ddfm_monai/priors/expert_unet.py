@@ -66,6 +66,14 @@ class ExpertUNet(nn.Module):
 
     def _ask(self, index: int, x: Tensor, timesteps: Tensor) -> Tensor:
         expert, (height, width) = cast(SliceUNet, self.experts[index]), x.shape[-2:]
-        rows, columns = (torch.arange(n + -n % expert.stride, device=x.device) % n for n in (height, width))
-        noise: Tensor = expert(x[..., rows[:, None], columns], timesteps)
+        noise: Tensor = expert(_continued(x, expert.stride), timesteps)
         return noise[..., :height, :width]
+
+
+def _continued(x: Tensor, stride: int) -> Tensor:
+    """``x``, continued periodically where its height or width is no multiple of the stride."""
+    for dim in (-2, -1):
+        length = x.shape[dim]
+        if length % stride:
+            x = x.index_select(dim, torch.arange(length + -length % stride, device=x.device) % length)
+    return x
