@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddfm_monai.method.schedule import alphas_cumprod
 from ddfm_monai.priors import Prior, load_prior
 from ddfm_monai.priors.precision import choose_precision
-from ddfm_monai.priors.training import NoisePredictionError, Slices, alphas_cumprod, read_slices
+from ddfm_monai.training import NoisePredictionError, Slices, read_slices
 
 LEVELS = (10, 25, 50)  # standard deviation of the added noise, grey levels of 255
 MODALITIES = ("mr", "ct", "pet", "spect")
@@ -51,7 +52,7 @@ def by_non_local_means(noisy: Image, sd: float) -> Image:
 
 def by_prior(prior: Prior, noisy: Image, sd: float) -> Image:
     """One network evaluation at the timestep whose noise is nearest to ``sd``."""
-    abar = alphas_cumprod(prior.num_train_timesteps)
+    abar = alphas_cumprod(prior.num_train_timesteps).float()
     step = int(torch.argmin((((1 - abar) / abar).sqrt() - sd / 127.5).abs()))
     x = abar[step].sqrt() * torch.from_numpy(noisy.astype(np.float32) / 127.5 - 1)[None, None]
     with torch.inference_mode():
@@ -101,7 +102,7 @@ def print_denoising(table: dict[str, dict[str, float]]) -> None:
 
 def sample(prior: Prior, count: int, size: int, steps: int, seed: int, batch: int = 8) -> Tensor:
     """Unconditional samples by ancestral sampling on a respaced schedule, ``(count, 1, size, size)`` in [-1, 1]."""
-    abar = alphas_cumprod(prior.num_train_timesteps)
+    abar = alphas_cumprod(prior.num_train_timesteps).float()
     kept = torch.linspace(prior.num_train_timesteps - 1, 0, steps).round().long()
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn((count, 1, size, size), generator=generator)

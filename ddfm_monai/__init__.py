@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ddfm_monai._version import __version__
 
 if TYPE_CHECKING:
+    from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
     from ddfm_monai.method import DDFMInferer
-    from ddfm_monai.pipeline import FusionResult, fuse_volumes
     from ddfm_monai.priors import load_prior
     from ddfm_monai.transforms import DDFMFuse, DDFMFuseD, DDFMFused, DDFMFuseDict
 
@@ -34,8 +34,8 @@ _HOME = {
     "DDFMFuseDict": "ddfm_monai.transforms",
     "DDFMFused": "ddfm_monai.transforms",
     "DDFMInferer": "ddfm_monai.method",
-    "FusionResult": "ddfm_monai.pipeline",
-    "fuse_volumes": "ddfm_monai.pipeline",
+    "FusionResult": "ddfm_monai.fusion.pipeline",
+    "fuse_volumes": "ddfm_monai.fusion.pipeline",
     "load_prior": "ddfm_monai.priors",
 }
 

@@ -27,9 +27,9 @@ from monai.utils.enums import CommonKeys
 
 from ddfm_monai.errors import DDFMError, UsageError
 from ddfm_monai.files import check_writable_target, sha256_of
-from ddfm_monai.outputs import output_names, write_outputs
-from ddfm_monai.pairs import Pair, find_pairs, target_in
-from ddfm_monai.pipeline import FusionResult, fuse_volumes
+from ddfm_monai.fusion.outputs import output_names, write_outputs
+from ddfm_monai.fusion.pairs import Pair, find_pairs, target_in
+from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
 from ddfm_monai.priors import Prior
 from ddfm_monai.progress import Progress, ProgressCallback
 from ddfm_monai.volumes import read_volume
@@ -223,7 +223,7 @@ class ReadPaird(MapTransform):
 
 
 class WriteFusedd(MapTransform):
-    """Write the :class:`~ddfm_monai.pipeline.FusionResult` at each key to the path at ``target_key``.
+    """Write the :class:`~ddfm_monai.fusion.pipeline.FusionResult` at each key to the path at ``target_key``.
 
     Beside the volume it writes what ``ddfm fuse`` writes: provenance and picture. A case without a target (volumes
     that came from memory) is left to the caller.

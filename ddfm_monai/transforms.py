@@ -14,8 +14,8 @@ from monai.transforms.transform import MapTransform, Transform
 from monai.utils import ensure_tuple
 from monai.utils.enums import TransformBackends
 
+from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
 from ddfm_monai.method import Likelihood
-from ddfm_monai.pipeline import FusionResult, fuse_volumes
 from ddfm_monai.priors import Prior, load_prior
 
 __all__ = ["DDFMFuse", "DDFMFuseD", "DDFMFuseDict", "DDFMFused"]

@@ -17,19 +17,26 @@ PACKAGE = ROOT / "ddfm_monai"
 LARGEST_FILE = 40_000_000
 """Bytes: the shipped prior's weights may have that many, nothing else comes near."""
 
+_DATA = {"space", "volume", "settings"}
+_BELOW_FUSION = _DATA | {"dicom", "volumes", "method", "priors"}
+_SURFACES = _BELOW_FUSION | {"fusion"}
 ARROWS = {
     # room -> rooms of the package that its files may import (DESIGN: the direction of the arrows)
+    "space": set(),
+    "volume": {"space"},
     "method": set(),
     "priors": {"method"},
-    "volumes": {"dicom"},  # a folder with a series is read there
-    "metrics": {"volumes", "dicom"},
-    "dicom": {"method", "priors", "volumes", "pipeline", "outputs", "report"},
-    "sampling": {"method", "priors", "volumes"},
-    "pipeline": {"method", "priors", "volumes", "sampling"},
-    "transforms": {"method", "priors", "pipeline"},
-    "report": {"volumes"},
+    "dicom": _DATA,
+    "volumes": _DATA | {"dicom"},  # a folder with a series is read there
+    "fusion": _BELOW_FUSION,
+    "training": {"volumes", "priors", "method"},
+    "metrics": _DATA | {"volumes", "dicom"},
+    "phantom": set(),
+    "transforms": _SURFACES,
+    "bundle": _SURFACES,
+    "batch": _SURFACES,
+    "cli": _SURFACES | {"batch", "bundle", "metrics", "phantom"},
 }
-EXCEPTIONS = {"priors/training.py": {"volumes"}}  # the recipe reads volumes; the priors themselves do not
 FOR_EVERYBODY = {"_version", "errors", "files", "progress", "protocol"}
 
 
@@ -59,8 +66,7 @@ def files_of(room: str) -> list[Path]:
 @pytest.mark.parametrize("room", sorted(ARROWS))
 def test_rooms_import_only_what_lies_below_them(room: str) -> None:
     for path in files_of(room):
-        extra = EXCEPTIONS.get(path.relative_to(PACKAGE).as_posix(), set())
-        allowed = ARROWS[room] | FOR_EVERYBODY | {room} | extra
+        allowed = ARROWS[room] | FOR_EVERYBODY | {room}
         rooms = {name.split(".")[1] for name in imports_of(path) if name.startswith("ddfm_monai.")}
         assert rooms <= allowed, f"{path.relative_to(ROOT)} imports {sorted(rooms - allowed)}"
 
@@ -84,8 +90,6 @@ def test_importing_the_package_or_asking_for_help_loads_nothing_heavy() -> None:
 def test_the_model_rooms_need_torch_numpy_monai_and_safetensors_only(room: str) -> None:
     known = {"torch", "numpy", "monai", "safetensors", "ddfm_monai", "einops"}
     for path in files_of(room):
-        if path.name == "training.py":  # for those who train; imported by the training bundle only
-            continue
         foreign = {name.split(".")[0] for name in imports_of(path)} - known - set(sys.stdlib_module_names)
         assert not foreign, f"{path.relative_to(ROOT)} imports {sorted(foreign)}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from ddfm_monai.pipeline import FusionResult
+    from ddfm_monai.fusion.pipeline import FusionResult
 
 __all__ = ["register", "run_demo"]
 
@@ -63,9 +63,9 @@ def run_demo(
         UsageError: if there are results already, and ``overwrite`` is not given.
     """
     from ddfm_monai.files import check_writable_target
-    from ddfm_monai.outputs import output_names
+    from ddfm_monai.fusion.outputs import output_names
+    from ddfm_monai.fusion.picture import save_picture
     from ddfm_monai.phantom import write_phantom
-    from ddfm_monai.report import save_picture
 
     results = output_names(folder / "mri_fused.nii.gz")
     for path in results.values():

@@ -17,10 +17,10 @@ from ddfm_monai.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ddfm_monai.dicom.batch import Runner
-    from ddfm_monai.dicom.case import CaseJob, CaseOutcome
-    from ddfm_monai.dicom.pair import PairingOptions, PairingResult
-    from ddfm_monai.dicom.report import BatchReport
+    from ddfm_monai.batch.case import CaseJob, CaseOutcome
+    from ddfm_monai.batch.pair import PairingOptions, PairingResult
+    from ddfm_monai.batch.report import BatchReport
+    from ddfm_monai.batch.run import Runner
     from ddfm_monai.dicom.scan import ScanResult
     from ddfm_monai.dicom.subseries import SubSeries
     from ddfm_monai.progress import Progress, ProgressCallback
@@ -73,7 +73,7 @@ def scan(
 
     The manifest lists all pairs. Edit its column "status" and give it to: ddfm dicom run --pairs
     """
-    from ddfm_monai.dicom import write_manifest
+    from ddfm_monai.batch.manifest import write_manifest
     from ddfm_monai.files import check_writable_target
 
     screen = _Screen(show_phi)
@@ -120,7 +120,8 @@ def run(
     Finished cases are kept when the command is given again. Exit codes: 0 all done, 3 nothing to do, 4 some cases
     failed, 5 all failed.
     """
-    from ddfm_monai.dicom import batch, case
+    from ddfm_monai.batch import case
+    from ddfm_monai.batch import run as batch
 
     if part_id >= num_parts:
         raise UsageError(f"--part-id is {part_id}; it runs from 0 to --num-parts - 1, that is {num_parts - 1}.")
@@ -160,7 +161,7 @@ def run(
 
 
 def _pairing_options(register: Register, select: Select, max_days: float, colour: bool) -> PairingOptions:
-    from ddfm_monai.dicom import PairingOptions
+    from ddfm_monai.batch.pair import PairingOptions
 
     return PairingOptions(
         register=register is Register.rigid,
@@ -174,7 +175,9 @@ def _find(
     source: Path, options: PairingOptions, screen: _Screen, manifest: Path | None = None
 ) -> tuple[ScanResult, PairingResult]:
     """Scan a folder and pair what is in it, by the rules or by a manifest."""
-    from ddfm_monai.dicom import PairingResult, find_pairs, read_manifest, scan_folder
+    from ddfm_monai.batch.manifest import read_manifest
+    from ddfm_monai.batch.pair import PairingResult, find_pairs
+    from ddfm_monai.dicom import scan_folder
 
     with screen.scanning() as progress:
         found = scan_folder(source, progress)
@@ -185,12 +188,12 @@ def _find(
 
 @contextmanager
 def _runner(scheduler: str | None, resource: str | None, screen: _Screen, fail_fast: bool) -> Iterator[Runner]:
-    from ddfm_monai.dicom.batch import one_after_the_other
+    from ddfm_monai.batch.run import one_after_the_other
 
     if scheduler is None:
         yield one_after_the_other(screen.case, fail_fast)
         return
-    from ddfm_monai.dicom.cluster import cluster_runner, parse_resources
+    from ddfm_monai.batch.cluster import cluster_runner, parse_resources
 
     with cluster_runner(scheduler, parse_resources(resource or ""), fail_fast) as runner:
         yield runner

@@ -17,7 +17,7 @@ import typer
 from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from ddfm_monai.pipeline import FusionResult
+    from ddfm_monai.fusion.pipeline import FusionResult
     from ddfm_monai.priors import Prior
     from ddfm_monai.progress import Progress, ProgressCallback
     from ddfm_monai.protocol import EventWriter
@@ -129,7 +129,7 @@ class _Job:
 
 def _find_jobs(reference: Path, second: Path, output: Path) -> tuple[list[_Job], list[Path]]:
     """What is to be fused, and the files of two folders that have no partner."""
-    from ddfm_monai.pairs import find_pairs, target_in, volumes_in
+    from ddfm_monai.fusion.pairs import find_pairs, target_in, volumes_in
 
     pairs, lonely = find_pairs(reference, second)
     are_folders = reference.is_dir() and bool(volumes_in(reference))
@@ -149,7 +149,7 @@ def _say_what_is_left_out(lonely: list[Path], folders: tuple[Path, Path], paired
 
 def _is_dicom_output(reference: Path, output: Path) -> bool:
     """DICOM in and no volume file named as output: DICOM out."""
-    from ddfm_monai.pairs import volumes_in
+    from ddfm_monai.fusion.pairs import volumes_in
     from ddfm_monai.volumes import WRITABLE_SUFFIXES, suffix_of
 
     return reference.is_dir() and not volumes_in(reference) and suffix_of(output) not in WRITABLE_SUFFIXES
@@ -157,7 +157,7 @@ def _is_dicom_output(reference: Path, output: Path) -> bool:
 
 def _check_targets(pairs: list[_Job], samples: int, register: str, overwrite: bool) -> None:
     from ddfm_monai.files import check_writable_target
-    from ddfm_monai.outputs import check_target, output_names
+    from ddfm_monai.fusion.outputs import check_target, output_names
 
     for pair in pairs:
         check_target(pair.target)
@@ -221,7 +221,7 @@ def _fuse(
     read: Callable[[], tuple[Source, Source]], network: Prior, settings: dict[str, Any], progress: ProgressCallback
 ) -> Future[FusionResult]:
     """The result, or the error that concerns this pair alone."""
-    from ddfm_monai.pipeline import fuse_volumes
+    from ddfm_monai.fusion.pipeline import fuse_volumes
     from ddfm_monai.progress import Progress
 
     fused: Future[FusionResult] = Future()
@@ -238,7 +238,7 @@ def _fuse(
 
 
 def _write(fused: Future[FusionResult], target: Path, started: float) -> _Written:
-    from ddfm_monai.outputs import write_outputs
+    from ddfm_monai.fusion.outputs import write_outputs
 
     result = fused.result()
     return write_outputs(result, target), result.provenance, {"total": round(time.monotonic() - started, 2)}
@@ -247,7 +247,7 @@ def _write(fused: Future[FusionResult], target: Path, started: float) -> _Writte
 def _fuse_series(
     reference: Path, second: Path, output: Path, prior: str, settings: dict[str, Any], overwrite: bool, host: _Host
 ) -> int:
-    from ddfm_monai.dicom import fuse_folders
+    from ddfm_monai.batch.two_series import fuse_folders
 
     host.begin("DICOM series")
     result = fuse_folders(

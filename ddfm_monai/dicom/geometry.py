@@ -1,7 +1,6 @@
-"""Slice positions to a voxel grid, and how far two grids share space.
+"""Slice positions to a voxel grid.
 
-Everything here is in the patient coordinates of DICOM (PS3.3 C.7.6.2.1.1): LPS, mm. NIfTI and MONAI use RAS; the flip
-of the first two axes happens in one place, :func:`ras_from_lps`.
+Everything here is in the patient coordinates of DICOM (PS3.3 C.7.6.2.1.1): LPS, mm.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddfm_monai.dicom.errors import Problem
+from ddfm_monai.space import flip
 
-__all__ = ["Grid", "Matrix4", "Vector3", "along_normal", "fit_grid", "matrix4", "overlap_fraction", "ras_from_lps"]
+__all__ = ["Grid", "Matrix4", "Vector3", "along_normal", "fit_grid", "matrix4"]
 
 # A step may differ from the usual one by 1 % (highdicom's tolerance) and 0.01 mm (3D Slicer's).
 RELATIVE_TOLERANCE = 0.01
@@ -58,12 +58,7 @@ class Grid:
     @property
     def affine(self) -> NDArray[np.float64]:
         """4x4 float64, voxel index to RAS mm (the convention of nibabel and MONAI)."""
-        return ras_from_lps(np.array(self.lps))
-
-
-def ras_from_lps(lps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A voxel-to-LPS matrix as voxel-to-RAS."""
-    return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps, dtype=np.float64)
+        return flip(np.array(self.lps))
 
 
 def fit_grid(
@@ -169,22 +164,3 @@ def _check_line(points: NDArray[np.float64], step: NDArray[np.float64], normal: 
     if sideways[worst] > RELATIVE_TOLERANCE * np.linalg.norm(step) + ABSOLUTE_TOLERANCE:
         where = f"slice {worst + 1} of {len(points)} lies {sideways[worst]:.3f} mm beside the line of the others"
         raise Problem("E_IRREGULAR_SPACING", where).error()
-
-
-def overlap_fraction(first: Grid, second: Grid, second_to_first: NDArray[np.float64] | None = None) -> float:
-    """How much of the smaller box lies in the other, 0..1 (sampled on 24 x 24 x 24 points).
-
-    Args:
-        first, second: grids; a box reaches half a voxel beyond the outer voxel centres.
-        second_to_first: 4x4, LPS mm, applied to the second; default identity.
-    """
-    moved = (np.eye(4) if second_to_first is None else second_to_first) @ np.array(second.lps)
-    boxes = [(np.array(first.lps), first.shape), (moved, second.shape)]
-    (small, small_shape), (large, large_shape) = sorted(
-        boxes, key=lambda box: abs(np.linalg.det(box[0])) * np.prod(box[1])
-    )
-    axes = [(np.arange(24) + 0.5) / 24 * size - 0.5 for size in small_shape]
-    index = np.stack([*np.meshgrid(*axes, indexing="ij"), np.ones((24, 24, 24))]).reshape(4, -1)
-    inside = (np.linalg.inv(large) @ small @ index)[:3]
-    limit = np.array(large_shape)[:, None] - 0.5
-    return float(np.mean(np.all((inside >= -0.5) & (inside <= limit), axis=0)))

@@ -36,7 +36,7 @@ from ddfm_monai.dicom.scan import ScanResult, scan_file, scan_folder
 from ddfm_monai.dicom.subseries import Slice, SubSeries
 from ddfm_monai.errors import UsageError
 from ddfm_monai.progress import Progress, ProgressCallback, silent
-from ddfm_monai.volumes.io import make_volume
+from ddfm_monai.volume import make_volume
 
 __all__ = ["DicomVolume", "read_folder", "read_folder_series", "read_subseries"]
 

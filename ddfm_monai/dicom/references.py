@@ -14,8 +14,9 @@ from pydicom.dataset import Dataset
 
 from ddfm_monai.dicom.attributes import EQUIPMENT, copy_attributes
 from ddfm_monai.dicom.codes import ACQUISITION_EQUIPMENT, OWN_MODEL_NAME, PROCESSING_EQUIPMENT, SOURCE_IMAGE
-from ddfm_monai.dicom.geometry import ras_from_lps
 from ddfm_monai.dicom.read import DicomVolume
+from ddfm_monai.space import flip
+from ddfm_monai.volume import affine_of
 
 __all__ = [
     "Instance",
@@ -158,8 +159,7 @@ def _processing(provenance: Mapping[str, Any], created: datetime) -> Dataset:
 
 
 def _lps(source: DicomVolume) -> NDArray[np.float64]:
-    # The flip between RAS and LPS is its own inverse.
-    return ras_from_lps(np.asarray(source.volume.affine, dtype=np.float64))
+    return flip(affine_of(source.volume))
 
 
 def _image_item(instances: list[Instance], in_place: bool) -> Dataset:

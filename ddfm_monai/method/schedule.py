@@ -13,7 +13,10 @@ from monai.networks.schedulers import DDIMScheduler
 from monai.networks.schedulers.ddim import DDIMPredictionType
 from monai.networks.schedulers.scheduler import NoiseSchedules
 
-__all__ = ["RespacedDDIM", "kept_timesteps", "noise_levels"]
+__all__ = ["NUM_TRAIN_TIMESTEPS", "RespacedDDIM", "alphas_cumprod", "kept_timesteps", "noise_levels"]
+
+NUM_TRAIN_TIMESTEPS = 1000
+_BETA_START, _BETA_END = 1e-4, 2e-2  # the linear schedule of the published prior; nothing else in the package names it
 
 
 def kept_timesteps(num_inference_steps: int, start_timestep: int = 999) -> np.ndarray:
@@ -42,27 +45,22 @@ def kept_timesteps(num_inference_steps: int, start_timestep: int = 999) -> np.nd
 
 def noise_levels() -> torch.Tensor:
     """``sqrt((1 - ā_t) / ā_t)``, the sd of the noise in ``f_t / sqrt(ā_t)``, of all 1000 timesteps: float64 (1000,)."""
-    alphas_cumprod = torch.from_numpy(_alphas_cumprod())
-    return ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
+    alpha_bar = alphas_cumprod()
+    return ((1 - alpha_bar) / alpha_bar).sqrt()
 
 
-def _alphas_cumprod(full_length: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2) -> np.ndarray:
-    return np.cumprod(1 - np.linspace(beta_start, beta_end, full_length, dtype=np.float64))
+def alphas_cumprod(num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> torch.Tensor:
+    """``ā_t`` of the linear schedule, float64 (T,)."""
+    return torch.from_numpy(np.cumprod(1 - np.linspace(_BETA_START, _BETA_END, num_train_timesteps)))
 
 
 @NoiseSchedules.add_def("respaced_linear_beta", "Linear beta schedule respaced to a subset of its timesteps")
-def _respaced_linear_beta(
-    num_train_timesteps: int,
-    timesteps: np.ndarray,
-    full_length: int = 1000,
-    beta_start: float = 1e-4,
-    beta_end: float = 2e-2,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _respaced_linear_beta(num_train_timesteps: int, timesteps: np.ndarray) -> tuple[torch.Tensor, ...]:
     if len(timesteps) != num_train_timesteps:
         raise ValueError(f"{num_train_timesteps} steps were asked for, {len(timesteps)} timesteps given.")
-    alphas_cumprod = _alphas_cumprod(full_length, beta_start, beta_end)[timesteps]
-    alphas = alphas_cumprod / np.concatenate([[1.0], alphas_cumprod[:-1]])
-    return tuple(torch.from_numpy(v).float() for v in (1 - alphas, alphas, alphas_cumprod))  # type: ignore[return-value]
+    kept = alphas_cumprod()[torch.from_numpy(timesteps)]
+    alphas = kept / torch.cat([kept.new_ones(1), kept[:-1]])
+    return (1 - alphas).float(), alphas.float(), kept.float()
 
 
 class RespacedDDIM(DDIMScheduler):

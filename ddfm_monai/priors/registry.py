@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_path, sha256_of
+from ddfm_monai.method.schedule import NUM_TRAIN_TIMESTEPS
 from ddfm_monai.priors.adm_unet import ADMUNet
 from ddfm_monai.priors.expert_unet import ExpertUNet
 from ddfm_monai.priors.slice_unet import SliceUNet
@@ -76,7 +77,7 @@ class Prior(nn.Module):
         num_train_timesteps: 1000, on the linear schedule (beta 1e-4 to 2e-2).
     """
 
-    num_train_timesteps = 1000
+    num_train_timesteps = NUM_TRAIN_TIMESTEPS
 
     def __init__(self, network: nn.Module, name: str, sha256: str) -> None:
         super().__init__()

@@ -6,15 +6,9 @@ A volume is a :class:`monai.data.MetaTensor` ``(C, X, Y, Z)``, float32, with an 
 
 from __future__ import annotations
 
+from ddfm_monai.volume import affine_of, check_volume, is_picture, make_volume, spacing_of
 from ddfm_monai.volumes import colour
-from ddfm_monai.volumes.grids import (
-    affine_of,
-    check_overlap,
-    overlap_fraction,
-    resample_to,
-    same_grid,
-    spacing_of,
-)
+from ddfm_monai.volumes.grids import check_overlap, overlap_fraction, resample_to, same_grid
 from ddfm_monai.volumes.intensity import (
     CT_WINDOWS,
     KINDS,
@@ -29,9 +23,6 @@ from ddfm_monai.volumes.io import (
     PICTURE_SUFFIXES,
     READABLE_SUFFIXES,
     WRITABLE_SUFFIXES,
-    check_volume,
-    is_picture,
-    make_volume,
     read_volume,
     stem_of,
     suffix_of,

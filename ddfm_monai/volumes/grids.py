@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
 from scipy import ndimage
 
+from ddfm_monai import space
 from ddfm_monai.errors import InputError, UsageError
-from ddfm_monai.volumes.io import is_picture, make_volume, space_meta
+from ddfm_monai.volume import affine_of, grid_of, is_picture, make_volume, name_of, space_meta
 
-__all__ = ["affine_of", "check_overlap", "overlap_fraction", "resample_to", "same_grid", "spacing_of"]
+__all__ = ["check_overlap", "overlap_fraction", "resample_to", "same_grid"]
 
 MINIMUM_OVERLAP = 0.1
 """Two volumes whose boxes share less than this part of the smaller box are not of one body part."""
 
 _ORDERS = {"nearest": 0, "linear": 1}
-_SAMPLES_PER_AXIS = 32
 _SLAB_VOXELS = 1 << 22  # resampling works in slabs so that its index arithmetic stays small
 
 
-def affine_of(volume: MetaTensor) -> np.ndarray:
-    """The 4x4 float64 affine, voxel index to RAS mm."""
-    return np.array(volume.affine.detach().cpu(), dtype=np.float64)  # a copy
-
-
-def spacing_of(volume: MetaTensor) -> np.ndarray:
-    """``(3,)`` voxel sizes along X, Y, Z in mm."""
-    return np.linalg.norm(affine_of(volume)[:3, :3], axis=0)
-
-
-def same_grid(first: MetaTensor, second: MetaTensor, tolerance: float = 0.01) -> bool:
-    """True where both have the same size and every voxel lies within ``tolerance`` voxels of its counterpart."""
-    if first.shape[1:] != second.shape[1:]:
-        return False
-    between = np.linalg.inv(affine_of(first)) @ affine_of(second)
-    corners = _box_corners(first.shape[1:])
-    return bool(np.abs(_apply(between, corners) - corners).max() <= tolerance)
+def same_grid(first: MetaTensor, second: MetaTensor) -> bool:
+    """True where every voxel of one lies on its counterpart, to a hundredth of a voxel."""
+    return space.same_grid(grid_of(first), grid_of(second))
 
 
 def overlap_fraction(first: MetaTensor, second: MetaTensor, transform: np.ndarray | None = None) -> float:
-    """The part of the smaller box of voxels that lies inside the other's, 0 to 1.
-
-    Args:
-        first: ``(C, X, Y, Z)``, the reference.
-        second: ``(C, X, Y, Z)``, the moving volume.
-        transform: ``(4, 4)`` RAS mm, takes a point of ``first`` to the matching point of ``second``; default: none.
-    """
-    to_second = np.linalg.inv(affine_of(second)) @ _matrix(transform) @ affine_of(first)
-    volume_of = [abs(np.linalg.det(affine_of(v)[:3, :3])) * float(np.prod(v.shape[1:])) for v in (first, second)]
-    if volume_of[0] <= volume_of[1]:
-        inner, outer, mapping = first, second, to_second
-    else:
-        inner, outer, mapping = second, first, np.linalg.inv(to_second)
-    axes = [(np.arange(_SAMPLES_PER_AXIS) + 0.5) / _SAMPLES_PER_AXIS * n - 0.5 for n in inner.shape[1:]]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    mapped = _apply(mapping, points)
-    inside = ((mapped >= -0.5) & (mapped <= np.array(outer.shape[1:]) - 0.5)).all(axis=1)
-    return float(inside.mean())
+    """:func:`ddfm_monai.space.overlap_fraction` of two volumes."""
+    return space.overlap_fraction(grid_of(first), grid_of(second), transform)
 
 
 def check_overlap(first: MetaTensor, second: MetaTensor, transform: np.ndarray | None = None) -> None:
@@ -66,7 +34,7 @@ def check_overlap(first: MetaTensor, second: MetaTensor, transform: np.ndarray |
     fraction = overlap_fraction(first, second, transform)
     if fraction < MINIMUM_OVERLAP:
         raise InputError(
-            f"{_name(second)} overlaps {_name(first)} by {fraction:.0%} only; at least {MINIMUM_OVERLAP:.0%} is "
+            f"{name_of(second)} overlaps {name_of(first)} by {fraction:.0%} only; at least {MINIMUM_OVERLAP:.0%} is "
             "needed. Check that both show the same body part of one patient; if their scanners' coordinates differ, "
             "register them (--register rigid).",
             "E_NO_OVERLAP",
@@ -111,7 +79,7 @@ def resample_to(
     if transform is None and same_grid(reference, moving):
         return make_volume(moving.as_tensor(), affine, **meta)
     check_overlap(reference, moving, transform)
-    mapping = np.linalg.inv(affine_of(moving)) @ _matrix(transform) @ affine
+    mapping = np.linalg.inv(affine_of(moving)) @ (np.eye(4) if transform is None else transform) @ affine
     data = moving.as_tensor().detach().cpu().numpy()
     shape = tuple(int(n) for n in reference.shape[1:])
     output = np.empty((data.shape[0], *shape), dtype=np.float32, order="F")
@@ -148,31 +116,14 @@ def _check_pictures(reference: MetaTensor, moving: MetaTensor) -> None:
         return
     if pictures != (True, True):
         raise InputError(
-            f"{_name(reference)} and {_name(moving)}: one is a picture without a place in space, the other a volume. "
-            "Give two pictures or two volumes.",
+            f"{name_of(reference)} and {name_of(moving)}: one is a picture without a place in space, the other a "
+            "volume. Give two pictures or two volumes.",
             "E_PICTURE_AND_VOLUME",
         )
     if reference.shape[1:] != moving.shape[1:]:
         sizes = [f"{v.shape[1]} x {v.shape[2]}" for v in (reference, moving)]
         raise InputError(
-            f"{_name(reference)} has {sizes[0]} pixels and {_name(moving)} has {sizes[1]}; pictures carry no geometry, "
-            "so both must have the same size. Align and resize them first.",
+            f"{name_of(reference)} has {sizes[0]} pixels and {name_of(moving)} has {sizes[1]}; pictures carry no "
+            "geometry, so both must have the same size. Align and resize them first.",
             "E_SHAPES_DIFFER",
         )
-
-
-def _name(volume: MetaTensor) -> str:
-    source = volume.meta.get("filename_or_obj")
-    return str(Path(str(source))) if source else f"a volume of {' x '.join(str(n) for n in volume.shape[1:])} voxels"
-
-
-def _matrix(transform: np.ndarray | None) -> np.ndarray:
-    return np.eye(4) if transform is None else np.asarray(transform, dtype=np.float64)
-
-
-def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    return points @ matrix[:3, :3].T + matrix[:3, 3]
-
-
-def _box_corners(shape: tuple[int, ...]) -> np.ndarray:
-    return np.array(np.meshgrid(*[(0.0, n - 1.0) for n in shape], indexing="ij")).reshape(3, -1).T

@@ -13,7 +13,7 @@ from monai.data.meta_tensor import MetaTensor
 from scipy import ndimage
 
 from ddfm_monai.errors import InputError, UsageError
-from ddfm_monai.volumes.io import is_picture
+from ddfm_monai.volume import is_picture
 
 __all__ = [
     "CT_WINDOWS",

@@ -14,8 +14,10 @@ from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import atomic_path
+from ddfm_monai.space import flip_transform
+from ddfm_monai.volume import is_picture
+from ddfm_monai.volumes.formats.itk import to_sitk
 from ddfm_monai.volumes.grids import check_overlap
-from ddfm_monai.volumes.io import LPS_FROM_RAS, is_picture, to_sitk
 
 __all__ = ["Registration", "register_rigid"]
 
@@ -52,7 +54,7 @@ class Registration:
         lps = np.eye(4)
         lps[:3, :3] = rotation
         lps[:3, 3] = centre + shift - rotation @ centre
-        return LPS_FROM_RAS @ lps @ LPS_FROM_RAS
+        return flip_transform(lps)
 
     @property
     def rotation_degrees(self) -> float:

@@ -21,8 +21,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai.errors import InputError, UsageError
-from ddfm_monai.volumes.grids import affine_of, spacing_of
-from ddfm_monai.volumes.io import make_volume, space_meta
+from ddfm_monai.volume import affine_of, make_volume, space_meta, spacing_of
 
 __all__ = ["SliceBatch", "SliceBox", "SlicePlan", "assemble", "plan_slices", "slice_axis", "slice_batches"]
 

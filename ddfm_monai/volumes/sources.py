@@ -12,10 +12,11 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from ddfm_monai.files import sha256_of
+from ddfm_monai.volume import affine_of, check_volume
 from ddfm_monai.volumes.colour import colour_map, to_luma
-from ddfm_monai.volumes.grids import affine_of, resample_to, same_grid
+from ddfm_monai.volumes.grids import resample_to, same_grid
 from ddfm_monai.volumes.intensity import Scaling, choose_scaling, common_foreground
-from ddfm_monai.volumes.io import check_volume, read_volume
+from ddfm_monai.volumes.io import read_volume
 from ddfm_monai.volumes.slices import SlicePlan, plan_slices, slice_axis
 
 __all__ = ["Source", "colour_source", "plan_pair", "read_source"]

@@ -1,4 +1,4 @@
-"""Grids from slice positions, and the shared part of two boxes."""
+"""Grids from slice positions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddfm_monai.dicom.errors import DicomError
-from ddfm_monai.dicom.geometry import along_normal, fit_grid, overlap_fraction
+from ddfm_monai.dicom.geometry import along_normal, fit_grid
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -82,14 +82,3 @@ def test_slices_are_ordered_along_their_normal() -> None:
     assert along_normal((1, 2, 3), AXIAL) == 3
     assert along_normal((1, 2, 3), (1, 0, 0, 0, 0, -1)) == 2
     assert along_normal(None, AXIAL) == 0
-
-
-def test_overlap_of_boxes() -> None:
-    small, large = grid(), grid((-50, -50, -50), 5.0, 30, 120)
-    assert overlap_fraction(small, large) == overlap_fraction(large, small) == 1
-    assert overlap_fraction(small, small) == 1
-    assert overlap_fraction(grid((1000, 0, 0)), large) == 0
-    assert overlap_fraction(grid((10, 0, 0)), grid()) == pytest.approx(0.5, abs=0.03)
-    away = np.eye(4)
-    away[0, 3] = -10
-    assert overlap_fraction(grid(), grid((10, 0, 0)), away) == 1

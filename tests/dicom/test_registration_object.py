@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from ddfm_monai.dicom import PairingOptions, find_pairs, scan_folder
-from ddfm_monai.dicom.case import CaseJob, CaseSettings, run_case
-from ddfm_monai.dicom.pair import Pair
+from ddfm_monai.batch.case import CaseJob, CaseSettings, run_case
+from ddfm_monai.batch.pair import Pair, PairingOptions, find_pairs
+from ddfm_monai.dicom import scan_folder
 from ddfm_monai.dicom.registration_object import nearest_rigid, write_registration
 
 from .results import derivation

@@ -15,8 +15,9 @@ import pytest
 import SimpleITK as sitk
 from pydicom import dcmread
 
-from ddfm_monai.dicom import PairingOptions, find_pairs, scan_folder
-from ddfm_monai.dicom.case import CaseJob, CaseSettings, run_case
+from ddfm_monai.batch.case import CaseJob, CaseSettings, run_case
+from ddfm_monai.batch.pair import PairingOptions, find_pairs
+from ddfm_monai.dicom import scan_folder
 
 from .external import Orthanc, dcentvfy, dciodvfy, dcmtk_receiver, needs, not_in_iod, orthanc
 from .synthetic import Layout, Made, series

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ddfm_monai.priors import ExpertUNet, load_prior
-from ddfm_monai.priors.training import export_prior
+from ddfm_monai.training import export_prior
 
 FINE = {"channels": (8, 16), "down_blocks": (1, 1), "up_blocks": (1, 1), "num_heads": 2}
 MIDDLE = {"channels": (16,), "down_blocks": (1,), "up_blocks": (1,), "patch": 4, "num_heads": 2}

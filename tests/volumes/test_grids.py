@@ -17,7 +17,7 @@ from ddfm_monai.volumes import (
     same_grid,
     spacing_of,
 )
-from ddfm_monai.volumes.io import to_sitk
+from ddfm_monai.volumes.formats.itk import to_sitk
 
 from .helpers import AFFINES, affine, noise
 

@@ -14,20 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dicom.results import SMALL, spoil
+from dicom.synthetic import Layout, save_pair, series
 from pydicom import dcmread
 
-from ddfm_monai.dicom import PairingOptions, case, find_pairs, scan_folder
-from ddfm_monai.dicom.batch import check_folders, check_settings, left_out, one_after_the_other, plan_jobs, run_batch
-from ddfm_monai.dicom.case import CaseJob, CaseOutcome, CaseSettings, run_case
-from ddfm_monai.dicom.case_folder import new_case_folder
-from ddfm_monai.dicom.lock import output_lock
-from ddfm_monai.dicom.report import BatchReport
+from ddfm_monai.batch import case
+from ddfm_monai.batch.case import CaseJob, CaseOutcome, CaseSettings, run_case
+from ddfm_monai.batch.folder import new_case_folder
+from ddfm_monai.batch.lock import output_lock
+from ddfm_monai.batch.pair import PairingOptions, find_pairs
+from ddfm_monai.batch.report import BatchReport
+from ddfm_monai.batch.run import check_folders, check_settings, left_out, one_after_the_other, plan_jobs, run_batch
+from ddfm_monai.dicom import scan_folder
 from ddfm_monai.errors import Cancelled, ExitCode, UsageError
 from ddfm_monai.files import sha256_of
 from ddfm_monai.progress import Progress
-
-from .results import SMALL, spoil
-from .synthetic import Layout, save_pair, series
 
 NAME = "Geheim^Patientin"
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ddfm_monai.dicom.batch import Runner
-from ddfm_monai.dicom.case import CaseJob, CaseOutcome, run_case
+from ddfm_monai.batch.case import CaseJob, CaseOutcome, run_case
+from ddfm_monai.batch.run import Runner
 from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.errors import UsageError
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddfm_monai.dicom.batch import check_folders, check_settings
-from ddfm_monai.dicom.case import CaseSettings, derive
-from ddfm_monai.dicom.case_folder import new_case_folder, write_marker
+from ddfm_monai.batch.case import CaseSettings, derive
+from ddfm_monai.batch.folder import new_case_folder, write_marker
+from ddfm_monai.batch.pair import Pair, Relation
+from ddfm_monai.batch.run import check_folders, check_settings
 from ddfm_monai.dicom.errors import Problem
-from ddfm_monai.dicom.pair import Pair, Relation
 from ddfm_monai.dicom.read import read_folder_series
 from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.errors import UsageError

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ddfm_monai.batch.pair import OutputKind, Pair, PairingResult, Relation, Skipped, overlap_of
 from ddfm_monai.dicom.errors import EXPLANATIONS
 from ddfm_monai.dicom.geometry import matrix4
-from ddfm_monai.dicom.pair import OutputKind, Pair, PairingResult, Relation, Skipped, overlap_of
 from ddfm_monai.dicom.registration import second_to_base
 from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.dicom.subseries import SubSeries

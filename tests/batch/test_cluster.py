@@ -14,14 +14,16 @@ from pydicom import dcmread
 dask = pytest.importorskip("dask", reason="Dask is not installed")
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 
-from ddfm_monai.dicom import case, find_pairs, scan_folder  # noqa: E402
-from ddfm_monai.dicom.batch import plan_jobs, run_batch  # noqa: E402
-from ddfm_monai.dicom.case import CaseJob, CaseOutcome, CaseSettings  # noqa: E402
-from ddfm_monai.dicom.cluster import cluster_runner, parse_resources  # noqa: E402
-from ddfm_monai.errors import UsageError  # noqa: E402
+from dicom.results import SMALL, spoil  # noqa: E402
+from dicom.synthetic import save_pair  # noqa: E402
 
-from .results import SMALL, spoil  # noqa: E402
-from .synthetic import save_pair  # noqa: E402
+from ddfm_monai.batch import case  # noqa: E402
+from ddfm_monai.batch.case import CaseJob, CaseOutcome, CaseSettings  # noqa: E402
+from ddfm_monai.batch.cluster import cluster_runner, parse_resources  # noqa: E402
+from ddfm_monai.batch.pair import find_pairs  # noqa: E402
+from ddfm_monai.batch.run import plan_jobs, run_batch  # noqa: E402
+from ddfm_monai.dicom import scan_folder  # noqa: E402
+from ddfm_monai.errors import UsageError  # noqa: E402
 
 
 @pytest.fixture(scope="module")

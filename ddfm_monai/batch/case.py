@@ -21,11 +21,10 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from ddfm_monai._version import __version__
-from ddfm_monai.dicom.case_folder import finished_record, new_case_folder, remove_leftovers, write_marker
+from ddfm_monai.batch.folder import finished_record, new_case_folder, remove_leftovers, write_marker
+from ddfm_monai.batch.messages import describe_failure, write_log
+from ddfm_monai.batch.pair import Pair
 from ddfm_monai.dicom.errors import Problem
-from ddfm_monai.dicom.geometry import ras_from_lps
-from ddfm_monai.dicom.messages import describe_failure, write_log
-from ddfm_monai.dicom.pair import Pair
 from ddfm_monai.dicom.read import DicomVolume, read_subseries
 from ddfm_monai.dicom.registration_object import write_registration
 from ddfm_monai.dicom.subseries import SubSeries
@@ -33,9 +32,11 @@ from ddfm_monai.dicom.write import Derivation, SopClass, WrittenSeries, write_co
 from ddfm_monai.errors import Cancelled
 from ddfm_monai.files import sha256_of
 from ddfm_monai.progress import Progress, ProgressCallback, silent
+from ddfm_monai.space import covered_fraction, flip_transform
+from ddfm_monai.volume import affine_of, grid_of
 
 if TYPE_CHECKING:
-    from ddfm_monai.pipeline import FusionResult
+    from ddfm_monai.fusion.pipeline import FusionResult
     from ddfm_monai.priors import Prior
 
 __all__ = ["CaseJob", "CaseOutcome", "CaseSettings", "Status", "derive", "run_case"]
@@ -239,7 +240,7 @@ def derive(
         "created": derivation.created.isoformat(timespec="seconds"),
         "series_number": series_number,
         "overlap": result.provenance["second"]["overlap"],
-        "covered": round(_covered(base, second, derivation.base_to_second), 4),
+        "covered": round(_covered(base, second, flip_transform(derivation.base_to_second)), 4),
         "shape": list(base.volume.shape[1:]),
         "warnings": list(dict.fromkeys([*warnings, *missing])),
         "outputs": outputs,
@@ -250,7 +251,7 @@ def derive(
 def _fuse(
     base: DicomVolume, second: DicomVolume, pair: Pair, settings: CaseSettings, progress: ProgressCallback
 ) -> FusionResult:
-    from ddfm_monai import pipeline
+    from ddfm_monai.fusion import pipeline  # torch and MONAI: not for the scan
 
     return pipeline.fuse_volumes(
         _named(base.volume, np.eye(4), f"base {pair.base.key.short()}"),
@@ -274,7 +275,7 @@ def _fuse(
 
 def _named(volume: MetaTensor, to_base: NDArray[np.float64], name: str) -> MetaTensor:
     """The same voxels, placed in the base's space, and called in messages by a name that is no path."""
-    affine = to_base @ np.asarray(volume.affine, dtype=np.float64)
+    affine = to_base @ affine_of(volume)
     meta = {key: value for key, value in volume.meta.items() if key != "affine"}
     return MetaTensor(volume.as_tensor(), affine=torch.from_numpy(affine), meta={**meta, "filename_or_obj": name})
 
@@ -283,8 +284,7 @@ def _base_to_second(pair: Pair, result: FusionResult) -> NDArray[np.float64]:
     """4x4, LPS mm: a point of the base to the second, as the files have it."""
     known = np.linalg.inv(pair.second_to_base)
     found = result.registration.matrix if result.registration is not None else np.eye(4)
-    flip = ras_from_lps(np.eye(4))
-    return flip @ known @ found @ flip
+    return flip_transform(known @ found)
 
 
 def _write_series(
@@ -310,14 +310,8 @@ def _write_series(
 
 
 def _covered(base: DicomVolume, second: DicomVolume, base_to_second: NDArray[np.float64]) -> float:
-    """The part of the base's voxels that lie inside the second's box of voxels, 0..1, from at most 32^3 of them."""
-    axes = [np.linspace(0, count - 1, min(count, 32)) for count in base.volume.shape[1:]]
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    from_base, from_second = (ras_from_lps(np.asarray(v.volume.affine, dtype=np.float64)) for v in (base, second))
-    mapping = np.linalg.inv(from_second) @ base_to_second @ from_base
-    index = points @ mapping[:3, :3].T + mapping[:3, 3]
-    inside = ((index >= -0.5) & (index <= np.array(second.volume.shape[1:]) - 0.5)).all(axis=1)
-    return float(inside.mean())
+    """The part of the base's voxels that lie inside the second's box, 0..1."""
+    return covered_fraction(grid_of(base.volume), grid_of(second.volume), base_to_second)
 
 
 def _output(series: WrittenSeries) -> dict[str, Any]:

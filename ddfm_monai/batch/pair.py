@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddfm_monai.dicom.errors import Problem
-from ddfm_monai.dicom.geometry import Matrix4, matrix4, overlap_fraction
+from ddfm_monai.dicom.geometry import Matrix4, matrix4
 from ddfm_monai.dicom.registration import RegistrationObject, second_to_base
 from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.dicom.subseries import SeriesKey, SubSeries
+from ddfm_monai.space import flip_transform, overlap_fraction
 
 __all__ = ["OutputKind", "Pair", "PairingOptions", "PairingResult", "Relation", "Select", "Skipped", "find_pairs"]
 
@@ -83,8 +84,7 @@ class Pair:
     @property
     def second_to_base(self) -> NDArray[np.float64]:
         """4x4 float64 in RAS mm: multiply the second's affine by it from the left to place it in the base's space."""
-        flip = np.diag([-1.0, -1.0, 1.0, 1.0])
-        return flip @ np.array(self.reg_matrix) @ flip if self.reg_matrix is not None else np.eye(4)
+        return flip_transform(np.array(self.reg_matrix)) if self.reg_matrix is not None else np.eye(4)
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,8 @@ def overlap_of(base: SubSeries, second: SubSeries, matrix: NDArray[np.float64] |
     """The shared part of the smaller box, 0..1; None if one of them has no grid."""
     if base.grid is None or second.grid is None:
         return None
-    return overlap_fraction(base.grid, second.grid, matrix)
+    placed = second.grid.affine if matrix is None else flip_transform(matrix) @ second.grid.affine
+    return overlap_fraction((base.grid.shape, base.grid.affine), (second.grid.shape, placed))
 
 
 def days_between(first: SubSeries, second: SubSeries) -> float | None:

@@ -14,7 +14,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai import fuse_volumes
 from ddfm_monai.errors import Cancelled, DDFMError, InputError, UsageError
-from ddfm_monai.outputs import write_outputs
+from ddfm_monai.fusion.outputs import write_outputs
 from ddfm_monai.priors import Prior
 from ddfm_monai.volumes import make_volume, read_source, read_volume
 

@@ -11,8 +11,8 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddfm_monai.batch.pair import Pair
 from ddfm_monai.dicom.errors import DicomError, Problem
-from ddfm_monai.dicom.pair import Pair
 from ddfm_monai.errors import DDFMError
 
 __all__ = ["Failure", "describe_failure", "write_log"]

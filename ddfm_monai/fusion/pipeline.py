@@ -14,11 +14,11 @@ from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai._version import __version__
 from ddfm_monai.errors import UsageError
+from ddfm_monai.fusion.chains import Chains
 from ddfm_monai.method import DDFMInferer, Likelihood
 from ddfm_monai.priors import Prior, load_prior
 from ddfm_monai.priors.precision import PRECISIONS, choose_precision
 from ddfm_monai.progress import Progress, ProgressCallback, silent
-from ddfm_monai.sampling import Chains
 from ddfm_monai.volumes import (
     Registration,
     Source,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_group
-from ddfm_monai.pipeline import FusionResult
-from ddfm_monai.report import save_picture
+from ddfm_monai.fusion.picture import save_picture
+from ddfm_monai.fusion.pipeline import FusionResult
 from ddfm_monai.volumes import PICTURE_SUFFIXES, WRITABLE_SUFFIXES, stem_of, suffix_of, write_volume
 
 __all__ = ["check_target", "output_names", "write_outputs"]

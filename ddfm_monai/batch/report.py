@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ddfm_monai._version import __version__
-from ddfm_monai.dicom.case import CaseOutcome
+from ddfm_monai.batch.case import CaseOutcome
 from ddfm_monai.errors import ExitCode
 from ddfm_monai.files import atomic_path
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ddfm_monai.errors import InputError
-from ddfm_monai.report import save_picture
+from ddfm_monai.fusion.picture import save_picture
 from ddfm_monai.volumes import make_volume
 
 PANELS = [(18 + 310 * column, 318 + 310 * column) for column in range(3)]

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dicom.results import SMALL
+from dicom.synthetic import Layout, save_pair, series
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
@@ -19,9 +21,6 @@ from ddfm_monai.cli.main import run
 from ddfm_monai.dicom import EXPLANATIONS, write
 from ddfm_monai.errors import ExitCode
 from ddfm_monai.files import sha256_of
-
-from .results import SMALL
-from .synthetic import Layout, save_pair, series
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and fork")
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dicom.results import SMALL
+from dicom.synthetic import Layout, save_pair, series
 from pydicom import dcmread
 
+from ddfm_monai.batch.two_series import fuse_folders
 from ddfm_monai.cli.main import run
-from ddfm_monai.dicom import DicomError, fuse_folders
+from ddfm_monai.dicom import DicomError
 from ddfm_monai.errors import ExitCode, UsageError
-
-from .results import SMALL
-from .synthetic import Layout, save_pair, series
 
 
 @pytest.fixture

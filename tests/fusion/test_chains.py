@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from ddfm_monai import fuse_volumes
 from ddfm_monai.errors import Cancelled
+from ddfm_monai.fusion.chains import batch_size_for
 from ddfm_monai.priors import Prior
-from ddfm_monai.sampling import batch_size_for
 from ddfm_monai.volumes import make_volume
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dicom.synthetic import Layout, Made, registration, save, save_pair, series
 from pydicom.dataset import Dataset
 
-from ddfm_monai.dicom.manifest import COLUMNS, read_manifest, write_manifest
-from ddfm_monai.dicom.pair import PairingOptions, PairingResult, find_pairs
+from ddfm_monai.batch.manifest import COLUMNS, read_manifest, write_manifest
+from ddfm_monai.batch.pair import PairingOptions, PairingResult, find_pairs
 from ddfm_monai.dicom.scan import scan_folder
 from ddfm_monai.errors import UsageError
-
-from .synthetic import Layout, Made, registration, save, save_pair, series
 
 
 def shift(x: float = 0, y: float = 0, z: float = 0, degrees: float = 0) -> np.ndarray:

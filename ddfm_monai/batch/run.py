@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ddfm_monai.dicom.case import CaseJob, CaseOutcome, CaseSettings, Status, run_case
-from ddfm_monai.dicom.lock import output_lock
-from ddfm_monai.dicom.pair import Pair, PairingResult, Skipped
-from ddfm_monai.dicom.report import BatchReport, write_report
+from ddfm_monai.batch.case import CaseJob, CaseOutcome, CaseSettings, Status, run_case
+from ddfm_monai.batch.lock import output_lock
+from ddfm_monai.batch.pair import Pair, PairingResult, Skipped
+from ddfm_monai.batch.report import BatchReport, write_report
 from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.errors import UsageError
 from ddfm_monai.progress import ProgressCallback, silent

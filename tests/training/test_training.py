@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.method.schedule import alphas_cumprod
 from ddfm_monai.priors import SliceUNet, load_prior
-from ddfm_monai.priors.training import (
+from ddfm_monai.training import (
     LearningRate,
     NoisePredictionError,
     NoisePrepareBatch,
     ResumableSampler,
     SliceBatches,
     VelocityInferer,
-    alphas_cumprod,
     export_prior,
     load_weights,
     read_slices,
@@ -157,7 +157,7 @@ def test_a_perfect_noise_prediction_has_the_target_velocity() -> None:
     assert torch.equal(clean, image)
 
     def oracle(noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        abar = alphas_cumprod()[timesteps][:, None, None, None]
+        abar = alphas_cumprod().float()[timesteps][:, None, None, None]
         return (noisy - abar.sqrt() * image) / (1 - abar).sqrt()
 
     velocity = VelocityInferer()(clean, oracle, **drawn)

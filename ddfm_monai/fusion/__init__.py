@@ -1,0 +1,1 @@
+"""The way of the data, from two volumes to a fused one and its files."""

@@ -1,0 +1,35 @@
+"""Training a prior. The bundle ``bundles/ddfm_prior`` puts these pieces on MONAI's ``SupervisedTrainer``."""
+
+from ddfm_monai.priors.precision import bf16_pays
+from ddfm_monai.training.data import ResumableSampler, SliceBatches, Slices, read_slices, to_network
+from ddfm_monai.training.export import export_prior, load_weights, write_report
+from ddfm_monai.training.handlers import (
+    Checkpoints,
+    CsvLog,
+    ExponentialMovingAverage,
+    ExportAtEnd,
+    GradientClipping,
+    LearningRate,
+)
+from ddfm_monai.training.objective import NoisePredictionError, NoisePrepareBatch, VelocityInferer
+
+__all__ = [
+    "Checkpoints",
+    "CsvLog",
+    "ExponentialMovingAverage",
+    "ExportAtEnd",
+    "GradientClipping",
+    "LearningRate",
+    "NoisePredictionError",
+    "NoisePrepareBatch",
+    "ResumableSampler",
+    "SliceBatches",
+    "Slices",
+    "VelocityInferer",
+    "bf16_pays",
+    "export_prior",
+    "load_weights",
+    "read_slices",
+    "to_network",
+    "write_report",
+]

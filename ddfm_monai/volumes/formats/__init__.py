@@ -1,0 +1,1 @@
+"""One small module per file format: ``SUFFIXES``, ``read`` and ``write``."""

@@ -1,0 +1,83 @@
+"""NRRD and MetaImage, by SimpleITK; and volumes as SimpleITK's images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from monai.data.meta_tensor import MetaTensor
+
+from ddfm_monai.errors import InputError
+from ddfm_monai.space import flip, spacing_of
+from ddfm_monai.volume import affine_of
+from ddfm_monai.volumes.formats.common import Contents, check_opaque, spatial_shape, to_byte, unreadable
+
+__all__ = ["SUFFIXES", "read", "to_sitk", "write"]
+
+SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+def read(path: Path) -> Contents:
+    """An NRRD or MetaImage file: grey of any real type, or 8-bit RGB."""
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        # ITK's own text names source files and, for a short read, a file that does not exist: no help to the reader
+        detached = path.suffix.lower() in (".mhd", ".nhdr")
+        raise unreadable(path, "NRRD or MetaImage" + (" with its data file beside it" * detached)) from error
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[..., 0]
+    spatial_shape(path, image.GetSize())
+    view = sitk.GetArrayViewFromImage(image)  # (z, y, x) or (z, y, x, component)
+    if view.dtype.kind not in "iuf":
+        raise InputError(
+            f"{path}: voxels of type {view.dtype} cannot be fused; expected integers, real numbers or 8-bit RGB.",
+            "E_VOXEL_TYPE",
+        )
+    components = image.GetNumberOfComponentsPerPixel()
+    if components == 1:
+        array = np.array(view, dtype=np.float32).transpose(2, 1, 0)[None]
+    elif components in (3, 4) and view.dtype == np.uint8:
+        if components == 4:
+            check_opaque(path, view[..., 3])
+        array = np.array(np.moveaxis(view[..., :3], -1, 0), dtype=np.float32).transpose(0, 3, 2, 1)
+    else:
+        raise InputError(
+            f"{path}: found {components} values of type {view.dtype} in every voxel; expected one (grey) or 8-bit RGB. "
+            "Save one component as a volume of its own.",
+            "E_VOXEL_TYPE",
+        )
+    return array, _affine_from_itk(image), {}
+
+
+def _affine_from_itk(image: sitk.Image) -> np.ndarray:
+    lps = np.eye(4)
+    lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    lps[:3, 3] = image.GetOrigin()
+    return flip(lps)
+
+
+def write(volume: MetaTensor, temporary: Path, path: Path, description: str) -> None:
+    """Float32 grey or 8-bit RGB, compressed."""
+    image = to_sitk(volume)
+    image.SetMetaData("description", description)
+    sitk.WriteImage(image, str(temporary), useCompression=True)
+
+
+def to_sitk(volume: MetaTensor) -> sitk.Image:
+    """The volume as a SimpleITK image (LPS mm): float32 grey, or 8-bit RGB.
+
+    A sheared affine is kept: ITK's images take any three axes, only its NIfTI reader wants right angles.
+    """
+    data = volume.as_tensor().detach().cpu().numpy()
+    if data.shape[0] == 3:
+        image = sitk.GetImageFromArray(to_byte(data).transpose(3, 2, 1, 0), isVector=True)
+    else:
+        image = sitk.GetImageFromArray(np.ascontiguousarray(data[0].transpose(2, 1, 0), dtype=np.float32))
+    lps = flip(affine_of(volume))
+    spacing = spacing_of(lps)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    return image

@@ -1,0 +1,3 @@
+"""The DICOM tests' fixtures serve here as well."""
+
+from dicom.conftest import shuffled, untouched  # noqa: F401
