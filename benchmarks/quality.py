@@ -130,6 +130,7 @@ def methods(prior: str, device: str | None) -> dict[str, Method]:
         "mean": mean,
         "maximum": np.maximum,
         "laplacian": laplacian_pyramid,
+        "paper": ddfm(prior, device, likelihood="paper", steps=25),
         "published": ddfm(prior, device, likelihood="published", steps=25),
         "default": ddfm(prior, device),
         "em": em_alone,

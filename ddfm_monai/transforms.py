@@ -30,7 +30,7 @@ class DDFMFuse(Transform):
     Args:
         prior: a loaded prior, a known name (``"medical"``), or the path of a weight file.
         steps: network evaluations per slice. Defaults to the likelihood's.
-        likelihood: ``"default"``, ``"published"``, or a likelihood object.
+        likelihood: ``"default"``, ``"paper"``, ``"published"``, or a likelihood object.
         seed: seed of the start noise.
         reference_kind: ``"mr"``, ``"ct"``, ``"pet"``, ``"spect"``, ``"picture"`` or ``"auto"``.
         second_kind: the same of the second volume.

@@ -53,7 +53,7 @@ class CaseSettings:
     Args:
         prior: name of a prior, or path of its weights.
         steps: network evaluations per slice; None: the method's default.
-        likelihood: ``"default"`` or ``"published"``.
+        likelihood: ``"default"``, ``"paper"`` or ``"published"``.
         seed: of the start noise.
         samples: chains to draw; the result is their mean.
         window: for CT, a name or ``"L,W"`` in HU; None: automatic.

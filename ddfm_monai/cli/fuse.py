@@ -61,6 +61,7 @@ class LikelihoodName(str, Enum):
     """Which EM step corrects the sampling."""
 
     default = "default"
+    paper = "paper"
     published = "published"
 
 

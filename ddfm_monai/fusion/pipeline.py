@@ -87,7 +87,7 @@ def fuse_volumes(
         second: the other volume, on any grid that overlaps; CT, PET, SPECT, another MRI, or a picture.
         prior: a loaded prior, a known name, or a weight file.
         steps: network evaluations per slice; by default the likelihood's.
-        likelihood: ``"default"``, ``"published"``, or a likelihood object.
+        likelihood: ``"default"``, ``"paper"``, ``"published"``, or a likelihood object.
         seed: seed of the start noise.
         reference_kind, second_kind: ``"mr"``, ``"ct"``, ``"pet"``, ``"spect"``, ``"picture"`` or ``"auto"``.
         window: for CT, a name (brain, soft, bone), ``"L,W"`` or ``(level, width)`` in HU.

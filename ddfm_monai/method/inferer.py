@@ -1,4 +1,4 @@
-"""The sampling loop of DDFM (paper, Algorithm 1) as a MONAI inferer."""
+"""DDFM as a MONAI inferer: what stands around the sampling loop (start noise, luma, draws, counting)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from monai.inferers import Inferer
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddfm_monai.method.likelihoods import Likelihood, make_likelihood
+from ddfm_monai.method.algorithm import sample
+from ddfm_monai.method.likelihoods import Likelihood, State, make_likelihood
 from ddfm_monai.method.luma import FULL_RANGE_LUMA
 from ddfm_monai.method.schedule import RespacedDDIM
 from ddfm_monai.method.tweedie import tweedie
 
 __all__ = ["DDFMInferer", "Step", "noise_field"]
+
+_ROUNDING = 1e-4  # sources that were scaled in half precision may miss the ends of their range by as much
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class DDFMInferer(Inferer):
     Args:
         num_inference_steps: network evaluations per slice (and one more for each source that holds noise); by default
             the likelihood's own.
-        likelihood: ``"default"``, ``"published"`` (the published code with its quirks), or a
-            :class:`~ddfm_monai.method.likelihoods.Likelihood`.
+        likelihood: ``"default"``, ``"paper"`` (Algorithm 1 as printed), ``"published"`` (the published code with its
+            quirks), or a :class:`~ddfm_monai.method.likelihoods.Likelihood`.
         seed: seed of the start noise.
         start_timestep: noisiest timestep, 0..999; by default the likelihood's own.
         draw: the M-step draws f from its conditional distribution instead of taking the mean: for several chains, whose
@@ -128,30 +131,21 @@ class DDFMInferer(Inferer):
             (B, 1, H, W) float32 in [-1, 1], and the sample if asked for.
 
         Raises:
-            ValueError: if inputs are not (B, 2, H, W).
+            ValueError: if inputs are not (B, 2, H, W), or hold NaN or values outside [-1, 1].
         """
-        if inputs.ndim != 4 or inputs.shape[1] != 2:
-            raise ValueError(f"inputs have shape {tuple(inputs.shape)}; (B, 2, H, W) is expected.")
-        inputs = torch.as_tensor(inputs, dtype=torch.float32)
+        inputs = _checked(inputs)
         channels = getattr(network, "in_channels", 1)
+        noise = self._noise(noise, inputs, channels)
         state = self.likelihood.prepare(inputs[:, :1], inputs[:, 1:], partial(tweedie, network))
-        start_noise = self._noise(noise, inputs, channels)
-        chance = _smooth_field(start_noise) if self.draw else None
-        f_t = self._start(state, start_noise)
-        for i in reversed(range(self.num_inference_steps)):
-            estimate = self._estimate(network, f_t, i, channels)
-            luma = self.likelihood.luma.of(estimate)
-            corrected = self.likelihood.rectify(luma, state)
-            if chance is not None and state.deviation is not None:
-                corrected = corrected + state.deviation * chance
-            f_t, _ = self.scheduler.step(self.likelihood.luma.replace(estimate, luma, corrected), i, f_t)
-            if callback is not None:
-                timestep = int(self.scheduler.model_timesteps[i])
-                callback(
-                    Step(self.num_inference_steps - i, self.num_inference_steps, timestep, corrected, state.outside)
-                )
-        fused = self.likelihood.finish(FULL_RANGE_LUMA.of(f_t), state).clamp(-1, 1)
-        return (fused, f_t) if return_sample else fused
+        f_0 = sample(
+            self._start(state, noise),
+            partial(predicted_noise, network, channels),
+            partial(self._rectify, state, _smooth_field(noise) if self.draw else None),
+            self.scheduler,
+            callback and partial(self._report, state, callback),
+        )
+        fused = self.likelihood.finish(FULL_RANGE_LUMA.of(f_0), state).clamp(-1, 1)
+        return (fused, f_0) if return_sample else fused
 
     def _noise(self, noise: Tensor | None, inputs: Tensor, channels: int) -> Tensor:
         batch, _, height, width = inputs.shape
@@ -159,7 +153,7 @@ class DDFMInferer(Inferer):
             noise = noise_field((channels, height, width), self.seed)
         return noise.to(inputs).expand(batch, channels, height, width)
 
-    def _start(self, state: Any, noise: Tensor) -> Tensor:
+    def _start(self, state: State, noise: Tensor) -> Tensor:
         """``f_T``: pure noise, or the likelihood's first image at the start timestep's noise."""
         first = self.likelihood.initial(state)
         if first is None:
@@ -167,9 +161,37 @@ class DDFMInferer(Inferer):
         alpha_bar = self.scheduler.alphas_cumprod[-1]
         return alpha_bar.sqrt() * first + (1 - alpha_bar).sqrt() * noise
 
-    def _estimate(self, network: Callable[[Tensor, Tensor], Tensor], f_t: Tensor, i: int, channels: int) -> Tensor:
-        """``f̃0 = (f_t - sqrt(1 - ā_t) ε_θ(f_t, t)) / sqrt(ā_t)``, clamped to [-1, 1]."""
-        timesteps = self.scheduler.model_timesteps[i].to(f_t.device).expand(len(f_t))
-        epsilon = network(f_t, timesteps)[:, :channels].float()
-        alpha_bar = self.scheduler.alphas_cumprod[i]
-        return ((f_t - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()).clamp(-1, 1)
+    def _rectify(self, state: State, chance: Tensor | None, f: Tensor) -> Tensor:
+        """The likelihood's EM step on the luma of ``f̃0`` (B, C, H, W); where chains are drawn, a draw."""
+        luma = self.likelihood.luma.of(f)
+        corrected = self.likelihood.rectify(luma, state)
+        if chance is not None and state.deviation is not None:
+            corrected = corrected + state.deviation * chance
+        return self.likelihood.luma.replace(f, luma, corrected)
+
+    def _report(self, state: State, callback: Callable[[Step], None], i: int, f: Tensor) -> None:
+        total, timestep = self.num_inference_steps, int(self.scheduler.model_timesteps[i])
+        callback(Step(total - i, total, timestep, self.likelihood.luma.of(f), state.outside))
+
+
+def predicted_noise(network: Callable[[Tensor, Tensor], Tensor], channels: int, f_t: Tensor, t: Tensor) -> Tensor:
+    """``ε_θ(f_t, t)``, (B, channels, H, W) float32: what the network predicts, without the variances after it."""
+    return network(f_t, t.to(f_t.device).expand(len(f_t)))[:, :channels].float()
+
+
+def _checked(inputs: Tensor) -> Tensor:
+    """Inputs as float32.
+
+    Raises:
+        ValueError: if they are not (B, 2, H, W), or hold NaN or values outside [-1, 1].
+    """
+    if inputs.ndim != 4 or inputs.shape[1] != 2:
+        raise ValueError(f"inputs have shape {tuple(inputs.shape)}; (B, 2, H, W) is expected.")
+    inputs = torch.as_tensor(inputs, dtype=torch.float32)
+    lowest, highest = (float(x) for x in inputs.aminmax())
+    if not (lowest >= -1 - _ROUNDING and highest <= 1 + _ROUNDING):  # false for NaN, too
+        raise ValueError(
+            f"inputs range from {lowest:g} to {highest:g}; -1 to 1 is expected, without NaN. Scale each source to "
+            "[-1, 1] (black to white) first."
+        )
+    return inputs

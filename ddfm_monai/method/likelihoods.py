@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ddfm_monai.method.luma import Luma
+from ddfm_monai.method.paper import PaperEM
 from ddfm_monai.method.published import PublishedEM
 from ddfm_monai.method.tweedie import Denoiser
 from ddfm_monai.method.two_scale import TwoScaleEM
@@ -57,7 +58,7 @@ class Likelihood(Protocol):
         """What is done to the last estimate (B, 1, H, W)."""
 
 
-LIKELIHOODS: dict[str, type[Likelihood]] = {"default": TwoScaleEM, "published": PublishedEM}
+LIKELIHOODS: dict[str, type[Likelihood]] = {"default": TwoScaleEM, "paper": PaperEM, "published": PublishedEM}
 
 
 def make_likelihood(name: str, **settings: Any) -> Likelihood:

@@ -1,10 +1,10 @@
 """The likelihood as the published DDFM code computes it, quirks included.
 
-The differences from the paper's Algorithm 1 are kept on purpose, so that published results can be reproduced:
-the smoothing acts on ``y - x = a - f̃0`` instead of x, D is capped at 2C, and the returned image is ``a - x``, the
-complement ``a + b - f`` of the paper's solution. Each step therefore pulls the estimate towards the other source, and
-the result comes close to the plain average of the two. Means run over each slice, so that a slice's result does not
-depend on its batch-mates (equal to the published code for a batch of one).
+The differences from the paper's Algorithm 1 (``paper.py``) are kept on purpose, so that published results can be
+reproduced: the smoothing acts on ``y - x = a - f̃0`` instead of x, D is capped at 2C, and the returned image is
+``a - x``, the complement ``a + b - f`` of the paper's solution. Each step therefore pulls the estimate towards the
+other source, and the result comes close to the plain average of the two. Means run over each slice, so that a slice's
+result does not depend on its batch-mates (equal to the published code for a batch of one).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ddfm_monai.method.luma import STUDIO_LUMA
+from ddfm_monai.method.splitting import smoothed
 from ddfm_monai.method.tweedie import Denoiser
 
 __all__ = ["PublishedEM"]
@@ -71,11 +72,15 @@ class PublishedEM:
         state.rho = _slice_mean(1 / (D + 1e-10) + state.rho / 2)
         state.gamma = _slice_mean(1 / (C + 1e-10) + state.gamma / 2)
         # M-step
-        k = _smooth(y - x, state.u)
+        k = smoothed(y - x, state.u)
         shrink = self.eta / (2 * self.psi + self.eta)
         state.u = (shrink * _drop(k, -2), shrink * _drop(k, -1))
         x = (2 * C * y + self.eta * (y - k)) / (2 * C + 2 * D + self.eta)
         return state.a - x
+
+    def objective(self, f: Tensor, state: _State) -> Tensor | None:
+        """None: with D capped and the complement returned, the published step lowers no function that is known."""
+        return None
 
     def finish(self, f: Tensor, state: _State) -> Tensor:
         """The last estimate is the result."""
@@ -90,15 +95,3 @@ def _drop(k: Tensor, dim: int) -> Tensor:
     """``k[j] - k[j+1]`` along dim; the last entry keeps k itself."""
     zero = torch.zeros_like(k.narrow(dim, 0, 1))
     return k - torch.cat([k.narrow(dim, 1, k.shape[dim] - 1), zero], dim)
-
-
-def _smooth(x: Tensor, u: tuple[Tensor | float, Tensor | float]) -> Tensor:
-    """``F⁻¹[(F(x) + F(∇)* F(u)) / (1 + |F(∇)|²)]`` with periodic differences ``x[j+1] - x[j]``."""
-    height, width = x.shape[-2:]
-    rows = torch.exp(2j * torch.pi * torch.fft.fftfreq(height, device=x.device))[:, None] - 1
-    columns = torch.exp(2j * torch.pi * torch.fft.rfftfreq(width, device=x.device))[None, :] - 1
-    numerator = torch.fft.rfft2(x)
-    for transfer, gradient in ((rows, u[0]), (columns, u[1])):
-        if isinstance(gradient, Tensor):
-            numerator = numerator + transfer.conj() * torch.fft.rfft2(gradient)
-    return torch.fft.irfft2(numerator / (1 + rows.abs() ** 2 + columns.abs() ** 2), s=x.shape[-2:])

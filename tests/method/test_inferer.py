@@ -82,6 +82,14 @@ def test_wrong_shapes_are_refused(shape):
         DDFMInferer(3)(torch.zeros(shape), Blur())
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.01, -1.01, 255.0])
+def test_values_that_are_no_picture_are_refused(value):
+    inputs = slices(2)
+    inputs[1, 0, 7, 9] = value
+    with pytest.raises(ValueError, match="-1 to 1 is expected"):
+        DDFMInferer(3)(inputs, Blur())
+
+
 def test_unknown_likelihoods_and_settings_are_refused():
     with pytest.raises(ValueError, match="published"):
         DDFMInferer(likelihood="best")
