@@ -1,17 +1,26 @@
 """How good is a fusion: the field's metrics, and those for what the field's metrics do not see.
 
-`evaluate_pair` gives the field's table row; `lesion_transfer`, `noise_gain`, `through_plane_coherence` and
-`hue_error` ask whether lesions, noise, neighbouring slices and colours come through. docs/metrics.md says what each
-rewards wrongly.
+`evaluate_pair` gives the field's table row; `lesion_transfer`, `shared_lesion_transfer`, `noise_gain`,
+`through_plane_coherence` and `hue_error` ask whether lesions, noise, neighbouring slices and colours come through,
+`streak_test` and `pixel_alternation` for artefacts. docs/metrics.md says what each rewards wrongly.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ddfm_monai.metrics.artefacts import pixel_alternation, streak_scene, streak_test
 from ddfm_monai.metrics.coherence import through_plane_coherence
 from ddfm_monai.metrics.colour import hue_error
-from ddfm_monai.metrics.lesions import LESION_KINDS, lesion_probes, lesion_transfer, transferred
+from ddfm_monai.metrics.lesions import (
+    LESION_KINDS,
+    SHARED_KINDS,
+    lesion_probes,
+    lesion_transfer,
+    shared_lesion_probes,
+    shared_lesion_transfer,
+    transferred,
+)
 from ddfm_monai.metrics.noise import noise_gain
 from ddfm_monai.metrics.pair import METRIC_NAMES, evaluate_pair, evaluate_slices
 
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LESION_KINDS",
     "METRIC_NAMES",
+    "SHARED_KINDS",
     "FusionQuality",
     "evaluate_pair",
     "evaluate_slices",
@@ -28,6 +38,11 @@ __all__ = [
     "lesion_probes",
     "lesion_transfer",
     "noise_gain",
+    "pixel_alternation",
+    "shared_lesion_probes",
+    "shared_lesion_transfer",
+    "streak_scene",
+    "streak_test",
     "through_plane_coherence",
     "transferred",
 ]

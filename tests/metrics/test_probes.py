@@ -12,7 +12,18 @@ from scipy.ndimage import gaussian_filter
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from ddfm_monai.errors import InputError
-from ddfm_monai.metrics import hue_error, lesion_probes, lesion_transfer, noise_gain, through_plane_coherence
+from ddfm_monai.metrics import (
+    hue_error,
+    lesion_probes,
+    lesion_transfer,
+    noise_gain,
+    pixel_alternation,
+    shared_lesion_probes,
+    shared_lesion_transfer,
+    streak_scene,
+    streak_test,
+    through_plane_coherence,
+)
 from ddfm_monai.metrics.colour import ciede2000_hue_difference, srgb_to_lab
 
 
@@ -87,6 +98,92 @@ def test_no_room_for_any_lesion_is_an_error(level: int) -> None:
 def test_fusion_of_another_shape_is_refused() -> None:
     with pytest.raises(InputError, match="same"):
         lesion_transfer(lambda a, b: a[:-1], head(100), head(100))
+
+
+# --- lesions in both sources
+
+SIGNS = {"a+b+": 1, "a-b-": 1, "a+b-": -1, "a-b+": -1}
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
+def test_the_mean_adds_lesions_of_equal_sign_and_takes_opposite_ones_from_each_other(ratio: float) -> None:
+    found = shared_lesion_transfer(mean, head(100), head(150), ratio)
+    weaker = min(ratio, 1 / ratio)
+    for kind, sign in SIGNS.items():
+        assert found[kind] == pytest.approx((1 + sign * weaker) / 2, abs=0.02)  # 25 levels are rounded to whole ones
+    assert found["worst"] == min(found[kind] for kind in SIGNS)
+
+
+def test_a_selected_source_keeps_its_own_part_of_a_shared_lesion() -> None:
+    second_only = shared_lesion_transfer(lambda a, b: b, head(100), head(150), 0.5)
+    assert all(found == pytest.approx(0.5, abs=0.02) for found in second_only.values())
+    second_only = shared_lesion_transfer(lambda a, b: b, head(100), head(150), 2.0)
+    assert all(found == 1 for found in second_only.values())
+
+
+def test_a_choice_that_flips_inside_the_lesion_loses_contrast() -> None:
+    """b is 40 brighter: at the rim of the lesion b, darkened, is still the brighter one, in its middle a."""
+    found = shared_lesion_transfer(np.maximum, head(100), head(140))
+    assert found["a-b+"] == 1 and found["a+b+"] == 1 and found["a-b-"] == 1
+    assert 0 < found["a+b-"] < 0.5
+
+
+def test_bright_and_dark_results_do_not_cancel() -> None:
+    """The left part takes a, the right part b: each keeps the lesion fully, one bright and one dark."""
+    left = np.arange(144) < 52  # between two columns of lesions
+
+    def halves(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.where(left, a, b)
+
+    found = shared_lesion_transfer(halves, head(100), head(150))
+    assert found["a+b-"] > 0.98
+
+
+def test_shared_lesions_are_in_both_sources_and_in_a_volume_too() -> None:
+    volume = shared_lesion_probes(head(100, (128, 144, 2)), head(150, (128, 144, 2)))["a+b-"]
+    slices = shared_lesion_probes(head(100), head(150))["a+b-"]
+    assert len(volume.centres) == 2 * len(slices.centres) >= 8
+    assert np.array_equal(volume.a[..., 1], slices.a) and np.array_equal(volume.b[..., 0], slices.b)
+    assert all(volume.a[centre] == 150 and volume.b[centre] == 100 for centre in volume.centres)
+    assert not shared_lesion_probes(head(100), head(230))["a-b+"].centres  # no headroom in b
+
+
+# --- artefacts
+
+
+def test_streaks_displace_nothing_if_the_mri_is_taken() -> None:
+    assert streak_test(lambda a, b: a) == pytest.approx(
+        {"mri": 1, "streaks": 0, "r_mri": 1, "r_ct": streak_test(lambda a, b: a)["r_ct"]}
+    )
+    taken = streak_test(lambda a, b: b)
+    assert taken["mri"] == pytest.approx(0) and taken["streaks"] == pytest.approx(1) == taken["r_ct"]
+    halved = streak_test(mean)
+    assert halved["mri"] == pytest.approx(0.5) == halved["streaks"]
+    assert halved["r_ct"] > halved["r_mri"]  # as in a real one, the streaks are the stronger detail
+
+
+def test_the_streaks_are_in_one_source_only() -> None:
+    scene = streak_scene()
+    assert np.array_equal(scene.b[~(scene.a > 40)], scene.streaked[~(scene.a > 40)])
+    assert np.ptp(scene.b[scene.where]) == 0 < np.ptp(scene.streaked[scene.where])
+
+
+def test_pixels_that_alternate_are_seen_and_the_sources_own_are_not() -> None:
+    a, b = textured(0)[..., :1], textured(1)[..., :1]
+    assert pixel_alternation(a, a, b) == 0 and pixel_alternation(b, a, b) == 0
+    assert pixel_alternation(mean(a, b), a, b) < 0.1
+    dotted = np.maximum(a, b).astype(int)
+    dotted[10:40:10, 5:35:2] += 60
+    found = [pixel_alternation(np.clip(x, 0, 255), a, b) for x in (np.maximum(a, b), dotted)]
+    assert found[1] > 3 * found[0]
+
+
+def test_an_edge_is_no_alternation() -> None:
+    edge = np.where(np.arange(64) < 32, 40, 200) * np.ones((64, 1), int)
+    still = np.full((64, 64), 40)
+    assert pixel_alternation(edge, still, still) == 0
+    checkers = still + 20 * (np.add.outer(np.arange(64), np.arange(64)) % 2)
+    assert pixel_alternation(checkers, still, still) > 5
 
 
 # --- noise
