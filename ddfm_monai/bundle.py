@@ -7,7 +7,6 @@ against what a MONAI config swallows silently: a mistyped override, an empty inp
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
 import logging
 import sys
@@ -31,7 +30,9 @@ from ddfm_monai.fusion.outputs import output_names, write_outputs
 from ddfm_monai.fusion.pairs import Pair, find_pairs, target_in
 from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
 from ddfm_monai.priors import Prior
+from ddfm_monai.priors.weights_file import fill
 from ddfm_monai.progress import Progress, ProgressCallback
+from ddfm_monai.settings import FusionSettings
 from ddfm_monai.volumes import read_volume
 
 __all__ = [
@@ -158,8 +159,7 @@ def find_cases(
     *,
     postfix: str = "_fused",
     overwrite: bool = False,
-    samples: int = 1,
-    register: str = "none",
+    settings: FusionSettings | None = None,
 ) -> list[dict[str, str]]:
     """The data list of the bundle, checked before any work begins.
 
@@ -168,7 +168,7 @@ def find_cases(
         output_dir: where the results go.
         postfix: what is added to the reference's name.
         overwrite: replace results that exist.
-        samples, register: as of the fusion; they decide which files there will be.
+        settings: of the fusion; they decide which files there will be.
 
     Returns:
         One ``{"reference", "second", "target"}`` of paths per pair.
@@ -182,7 +182,7 @@ def find_cases(
         target = target_in(Path(output_dir), pair, postfix)
         if target in cases:
             raise UsageError(f"{target}: two references are called {pair.stem!r}. Rename one, or run them apart.")
-        for path in output_names(target, samples=samples, register=register).values():
+        for path in output_names(target, settings).values():
             check_writable_target(path, overwrite)
         cases[target] = {"reference": str(pair.reference), "second": str(pair.second), "target": str(target)}
     return list(cases.values())
@@ -264,53 +264,26 @@ def load_network(
     Raises:
         UsageError: if the file is missing, has another hash, or does not fit the network.
     """
-    path = Path(weights)
-    if not path.is_file():
-        raise UsageError(
-            f"{path}: the bundle's weights are missing. Put the file there, or name one with --weights.",
-            "E_PRIOR_MISSING",
-        )
-    digest = sha256_of(path)
-    if digest != sha256:
-        raise UsageError(
-            f"{path}: the file is damaged or another one: its SHA-256 is {digest}, expected {sha256}. Replace it, or "
-            "name the hash of your own weights with --weights_sha256.",
-            "E_PRIOR_HASH",
-        )
-    try:
-        network_def.load_state_dict(_state_dict(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UsageError(f"{path}: the weights do not fit network_def ({reason}).", "E_PRIOR_CONFIG") from None
+    digest = fill(network_def, Path(weights), sha256)
     return Prior(network_def, name, digest).to(device).eval().requires_grad_(False)
-
-
-def _state_dict(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class PairInferer(Inferer):
     """Fuses a pair of whole volumes with a network that knows slices; the bundle's inferer.
 
     Args:
-        settings: keyword arguments of :func:`ddfm_monai.fuse_volumes`, without ``prior`` and ``progress``.
+        settings: those of :class:`~ddfm_monai.settings.FusionSettings`, by name.
 
     Attributes:
         progress: called after every step; by default it logs every tenth of the sampling.
 
     Raises:
-        TypeError: for a setting that `fuse_volumes` does not have.
+        TypeError: for a setting that does not exist.
+        UsageError: for one that no fusion could take.
     """
 
     def __init__(self, **settings: Any) -> None:
-        unknown = settings.keys() - inspect.signature(fuse_volumes).parameters.keys()
-        if unknown:
-            raise TypeError(f"fuse_volumes has no setting {', '.join(sorted(unknown))}.")
-        self.settings = settings
+        self.settings = FusionSettings(**settings)
         self.progress: ProgressCallback = _log_tenths()
 
     def __call__(self, inputs: Sequence[MetaTensor], network: Prior) -> MetaTensor:  # type: ignore[override]
@@ -323,7 +296,7 @@ class PairInferer(Inferer):
 
     def fuse(self, reference: MetaTensor, second: MetaTensor, network: Prior) -> FusionResult:
         """The same with everything that the fusion gives."""
-        return fuse_volumes(reference, second, prior=network, progress=self.progress, **self.settings)
+        return fuse_volumes(reference, second, prior=network, progress=self.progress, settings=self.settings)
 
 
 def fuse_pair(engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from monai.utils import ensure_tuple
 from monai.utils.enums import TransformBackends
 
 from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
-from ddfm_monai.method import Likelihood
-from ddfm_monai.priors import Prior, load_prior
+from ddfm_monai.priors import DEFAULT_PRIOR, Prior, load_prior
+from ddfm_monai.settings import FusionSettings, takes_settings
 
 __all__ = ["DDFMFuse", "DDFMFuseD", "DDFMFuseDict", "DDFMFused"]
 
 
+@takes_settings
 class DDFMFuse(Transform):
     """Fuse two volumes of one patient into one on the reference's grid, by DDFM.
 
@@ -29,18 +31,12 @@ class DDFMFuse(Transform):
 
     Args:
         prior: a loaded prior, a known name (``"medical"``), or the path of a weight file.
-        steps: network evaluations per slice. Defaults to the likelihood's.
-        likelihood: ``"default"``, ``"paper"``, ``"published"``, or a likelihood object.
-        seed: seed of the start noise.
-        reference_kind: ``"mr"``, ``"ct"``, ``"pet"``, ``"spect"``, ``"picture"`` or ``"auto"``.
-        second_kind: the same of the second volume.
-        window: for CT: ``"brain"``, ``"soft"``, ``"bone"``, ``"L,W"`` or ``(level, width)`` in HU.
-        register: ``"none"`` or ``"rigid"``.
-        colour: the result is RGB, 0..255, in the hue or the colour map of the functional source.
-        samples: number of chains; more than one gives their mean.
-        device: for the network. Defaults to CUDA where there is one.
-        precision: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``.
-        batch_size: slices at a time. Defaults to what suits the device.
+        settings: all settings at once; those that are named besides replace its own.
+        {settings}
+
+    Raises:
+        UsageError: for settings that no fusion could take.
+        TypeError: for a setting that does not exist.
 
     Example:
         >>> fuse = DDFMFuse(second_kind="ct", window="soft")
@@ -50,42 +46,16 @@ class DDFMFuse(Transform):
     backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI's convention)
 
     def __init__(
-        self,
-        prior: Prior | str | Path = "medical",
-        steps: int | None = None,
-        likelihood: str | Likelihood = "default",
-        seed: int = 3407,
-        reference_kind: str = "auto",
-        second_kind: str = "auto",
-        window: str | tuple[float, float] | None = None,
-        register: str = "none",
-        colour: bool = False,
-        samples: int = 1,
-        device: str | torch.device | None = None,
-        precision: str = "auto",
-        batch_size: int | None = None,
+        self, prior: Prior | str | Path = DEFAULT_PRIOR, settings: FusionSettings | None = None, **changes: Any
     ) -> None:
         self.prior = prior
-        self.settings: dict[str, Any] = {
-            "steps": steps,
-            "likelihood": likelihood,
-            "seed": seed,
-            "reference_kind": reference_kind,
-            "second_kind": second_kind,
-            "window": window,
-            "register": register,
-            "colour": colour,
-            "samples": samples,
-            "device": device,
-            "precision": precision,
-            "batch_size": batch_size,
-        }
+        self.settings = replace(settings or FusionSettings(), **changes)
 
     def fuse(self, reference: torch.Tensor, second: torch.Tensor) -> FusionResult:
         """Everything that the fusion gives: volume, provenance, uncertainty, registration."""
         if not isinstance(self.prior, Prior):
             self.prior = load_prior(self.prior)
-        return fuse_volumes(reference, second, prior=self.prior, **self.settings)  # type: ignore[arg-type]
+        return fuse_volumes(reference, second, prior=self.prior, settings=self.settings)  # type: ignore[arg-type]
 
     def __call__(self, reference: torch.Tensor, second: torch.Tensor) -> MetaTensor:  # type: ignore[override]
         """The fused volume, (1, X, Y, Z) float32 in [0, 1] or (3, X, Y, Z) RGB; the reference's affine and file name.
@@ -103,6 +73,7 @@ class DDFMFuse(Transform):
         return fused
 
 
+@takes_settings
 class DDFMFused(MapTransform):
     """Dictionary version of :class:`DDFMFuse`. Unlike most dictionary transforms it reads both keys to write one.
 
@@ -110,10 +81,14 @@ class DDFMFused(MapTransform):
         keys: exactly two: the reference, which gives grid and name, and the second volume.
         output_key: where the fused volume goes.
         allow_missing_keys: leave a dictionary alone that lacks one of the keys.
-        settings: as of :class:`DDFMFuse`.
+        prior: a loaded prior, a known name (``"medical"``), or the path of a weight file.
+        settings: all settings at once; those that are named besides replace its own.
+        {settings}
 
     Raises:
         ValueError: unless there are exactly two keys.
+        UsageError: for settings that no fusion could take.
+        TypeError: for a setting that does not exist.
 
     Example:
         >>> chain = Compose([LoadImaged(("mri", "ct"), ensure_channel_first=True), DDFMFused(("mri", "ct"), "fused")])
@@ -123,13 +98,19 @@ class DDFMFused(MapTransform):
     backend = DDFMFuse.backend
 
     def __init__(
-        self, keys: KeysCollection, output_key: str = "fused", allow_missing_keys: bool = False, **settings: Any
+        self,
+        keys: KeysCollection,
+        output_key: str = "fused",
+        allow_missing_keys: bool = False,
+        prior: Prior | str | Path = DEFAULT_PRIOR,
+        settings: FusionSettings | None = None,
+        **changes: Any,
     ) -> None:
         if len(ensure_tuple(keys)) != 2:
             raise ValueError(f"keys are {keys!r}; exactly two are expected: the reference and the second volume.")
         super().__init__(keys, allow_missing_keys)
         self.output_key = output_key
-        self.transform = DDFMFuse(**settings)
+        self.transform = DDFMFuse(prior, settings, **changes)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)

@@ -22,6 +22,7 @@ _BELOW_FUSION = _DATA | {"dicom", "volumes", "method", "priors"}
 _SURFACES = _BELOW_FUSION | {"fusion"}
 ARROWS = {
     # room -> rooms of the package that its files may import (DESIGN: the direction of the arrows)
+    "settings": set(),
     "space": set(),
     "volume": {"space"},
     "method": set(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +31,9 @@ from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.dicom.write import Derivation, SopClass, WrittenSeries, write_colour, write_grey
 from ddfm_monai.errors import Cancelled
 from ddfm_monai.files import sha256_of
+from ddfm_monai.priors import DEFAULT_PRIOR, find_prior, load_prior
 from ddfm_monai.progress import Progress, ProgressCallback, silent
+from ddfm_monai.settings import FusionSettings
 from ddfm_monai.space import covered_fraction, flip_transform
 from ddfm_monai.volume import affine_of, grid_of
 
@@ -47,38 +49,50 @@ Status = Literal["ok", "resumed", "failed", "skipped", "ambiguous"]
 
 
 @dataclass(frozen=True)
-class CaseSettings:
-    """How all cases of a batch are fused and written.
+class CaseSettings(FusionSettings):
+    """How all cases of a batch are fused and written: the settings of a fusion, and two more.
+
+    Kinds, registration and colour are each pair's own: see :class:`~ddfm_monai.batch.pair.Pair`.
 
     Args:
         prior: name of a prior, or path of its weights.
-        steps: network evaluations per slice; None: the method's default.
-        likelihood: ``"default"``, ``"paper"`` or ``"published"``.
-        seed: of the start noise.
-        samples: chains to draw; the result is their mean.
-        window: for CT, a name or ``"L,W"`` in HU; None: automatic.
         sop_class: what grey results are stored as.
-        device: for the network; None: CUDA where there is one. No part of a result's identity.
-        precision: of the network, as of `fuse_volumes`.
-        batch_size: slices at a time; None: chosen for the device. The result does not depend on it.
     """
 
-    prior: str = "medical"
-    steps: int | None = None
-    likelihood: str = "default"
-    seed: int = 3407
-    samples: int = 1
-    window: str | None = None
+    prior: str = DEFAULT_PRIOR
     sop_class: SopClass = "mr"
-    device: str | None = None
-    precision: str = "auto"
-    batch_size: int | None = None
+
+    @classmethod
+    def of(cls, settings: FusionSettings, prior: str = DEFAULT_PRIOR, sop_class: SopClass = "mr") -> CaseSettings:
+        """The same settings for a batch."""
+        return cls(
+            **{item.name: getattr(settings, item.name) for item in fields(FusionSettings)},
+            prior=prior,
+            sop_class=sop_class,
+        )
+
+    def for_pair(self, pair: Pair) -> FusionSettings:
+        """What the fusion of one pair is called with."""
+        kinds = pair.base.kind, pair.second.kind
+        return replace(
+            self,
+            reference_kind=kinds[0],
+            second_kind=kinds[1],
+            window=self.window if "ct" in kinds else None,  # a batch may also hold pairs without a CT
+            register="rigid" if pair.relation == "register" else "none",
+            colour=False,  # grey and colour series are written from one fusion
+        )
 
     def parameters(self, pair: Pair) -> dict[str, Any]:
         """What the result of a pair depends on beside its inputs and the weights; JSON-able."""
-        own = {key: value for key, value in asdict(self).items() if key not in ("prior", "device", "batch_size")}
         matrix = [list(row) for row in pair.reg_matrix] if pair.reg_matrix is not None else None
-        return {**own, "relation": pair.relation, "matrix": matrix, "output_kind": pair.output_kind}
+        return {
+            **self.for_pair(pair).identity(),
+            "sop_class": self.sop_class,
+            "relation": pair.relation,
+            "matrix": matrix,
+            "output_kind": pair.output_kind,
+        }
 
 
 @dataclass(frozen=True)
@@ -257,18 +271,7 @@ def _fuse(
         _named(base.volume, np.eye(4), f"base {pair.base.key.short()}"),
         _named(second.volume, pair.second_to_base, f"second {pair.second.key.short()}"),
         prior=_prior(settings.prior),
-        steps=settings.steps,
-        likelihood=settings.likelihood,
-        seed=settings.seed,
-        samples=settings.samples,
-        reference_kind=pair.base.kind,
-        second_kind=pair.second.kind,
-        # a batch may also hold pairs without a CT
-        window=settings.window if "ct" in (pair.base.kind, pair.second.kind) else None,
-        register="rigid" if pair.relation == "register" else "none",
-        device=settings.device,
-        precision=settings.precision,
-        batch_size=settings.batch_size,
+        settings=settings.for_pair(pair),
         progress=progress,
     )
 
@@ -347,13 +350,9 @@ def _digest(source: SubSeries) -> str:
 @lru_cache(maxsize=1)
 def _prior(name: str) -> Prior:
     """The weights, loaded once per process."""
-    from ddfm_monai.priors import load_prior
-
     return load_prior(name)
 
 
 @lru_cache(maxsize=1)
 def _prior_sha256(name: str) -> str:
-    from ddfm_monai.priors import find_prior
-
     return sha256_of(find_prior(name).path)

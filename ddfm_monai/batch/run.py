@@ -157,19 +157,16 @@ def check_settings(settings: CaseSettings, here: bool = True) -> None:
         here: cases run on this machine, so its devices count.
 
     Raises:
-        UsageError: unknown prior, missing weights, impossible window, steps, likelihood or device.
+        UsageError: unknown prior, missing weights, or steps, likelihood or device that do not go.
     """
     import torch
 
     from ddfm_monai.method import DDFMInferer
     from ddfm_monai.priors import find_prior
-    from ddfm_monai.volumes import parse_window
 
     card = find_prior(settings.prior)
     if not card.path.is_file():
         raise UsageError(f"{card.path}: the weights of prior {settings.prior!r} are not there.", "E_PRIOR_MISSING")
-    if settings.window is not None:
-        parse_window(settings.window)
     try:
         DDFMInferer(settings.steps, likelihood=settings.likelihood)
         if here and settings.device is not None:

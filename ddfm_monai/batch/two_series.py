@@ -15,7 +15,9 @@ from ddfm_monai.dicom.read import read_folder_series
 from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import check_writable_target
+from ddfm_monai.priors import DEFAULT_PRIOR
 from ddfm_monai.progress import ProgressCallback, silent
+from ddfm_monai.settings import FusionSettings
 
 __all__ = ["FolderResult", "fuse_folders"]
 
@@ -43,66 +45,48 @@ def fuse_folders(
     second: Path | str,
     output: Path | str,
     *,
-    prior: str = "medical",
-    steps: int | None = None,
-    likelihood: str = "default",
-    seed: int = 3407,
-    reference_kind: str = "auto",
-    second_kind: str = "auto",
-    window: str | None = None,
-    register: str = "none",
-    colour: bool = False,
-    samples: int = 1,
-    device: str | None = None,
-    precision: str = "auto",
-    batch_size: int | None = None,
+    prior: str = DEFAULT_PRIOR,
+    settings: FusionSettings | None = None,
     overwrite: bool = False,
     progress: ProgressCallback = silent,
 ) -> FolderResult:
     """Fuse two DICOM series and write the derived series: ``grey/``, with ``colour`` also ``colour/``.
 
-    The options are those of `ddfm_monai.fuse_volumes`. The output appears whole or not at all.
+    The output appears whole or not at all.
 
     Args:
         reference: folder (or multi-frame file) with exactly one series; the result lies on its grid.
         second: the same for the other source.
         output: the folder to make.
+        prior: a known name, or a weight file.
+        settings: of the fusion.
         overwrite: replace an earlier result there.
 
     Raises:
-        UsageError: a folder is missing, the output exists or lies in an input, or an option cannot be met.
+        UsageError: a folder is missing, the output exists or lies in an input, or a setting cannot be met.
         DicomError: a series cannot be used, the patients differ, or the two do not share a frame of reference and
-            ``register`` is ``"none"``.
+            registration is off.
         InputError: the volumes cannot be fused.
     """
     target = Path(output)
     check_writable_target(target, overwrite)
     for folder in (reference, second):
         check_folders(Path(folder), target)
-    settings = CaseSettings(
-        prior=prior,
-        steps=steps,
-        likelihood=likelihood,
-        seed=seed,
-        samples=samples,
-        window=window,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-    )
-    check_settings(settings)
+    chosen = settings or FusionSettings()
+    how = CaseSettings.of(chosen, prior)
+    check_settings(how)
     base, other = read_folder_series(reference), read_folder_series(second)
-    for source, kind in ((base.subseries, reference_kind), (other.subseries, second_kind)):
+    for source, kind in ((base.subseries, chosen.reference_kind), (other.subseries, chosen.second_kind)):
         _check_kind(source, kind)
     pair = Pair(
         base.subseries,
         other.subseries,
-        _relation(base.subseries, other.subseries, register),
-        output_kind="both" if colour else "gray",
+        _relation(base.subseries, other.subseries, chosen.register),
+        output_kind="both" if chosen.colour else "gray",
     )
     number = (base.subseries.series_number or 90) * 100 + 1
     with new_case_folder(target) as new:
-        record = derive(base, other, pair, settings, new, number, progress)
+        record = derive(base, other, pair, how, new, number, progress)
         write_marker(new, record)
     return FolderResult(target, record)
 

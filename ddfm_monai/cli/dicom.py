@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ddfm_monai.cli.fuse import LikelihoodName, Precision, Register
+from ddfm_monai.cli.options import PRIOR, with_settings
 from ddfm_monai.errors import ExitCode, UsageError
+from ddfm_monai.settings import FusionSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,8 +45,6 @@ class SopClass(str, Enum):
 
 
 _INPUT = typer.Argument(..., help="Folder with DICOM files, in any order and depth. Never written to.")
-_COLOUR = typer.Option(False, "--colour", help="Also write a colour series for pairs with PET or SPECT.")
-_REGISTER = typer.Option(Register.none, help="Align series whose frames of reference differ.")
 _SELECT = typer.Option(Select.error, help="Several candidates: leave them to you, take the best, or take all.")
 _MAX_DAYS = typer.Option(0.0, min=0, help="With --register: days that may lie between series of different studies.")
 _SHOW_PHI = typer.Option(False, "--show-phi", help="Show patients and file names in messages and logs.")
@@ -59,15 +58,15 @@ def register(app: typer.Typer) -> None:
     app.add_typer(dicom, name="dicom")
 
 
+@with_settings(only=("register", "colour"))
 def scan(
     source: Path = _INPUT,
     output: Path = typer.Option(None, "-o", "--output", help="Manifest to write: .csv or .json."),
-    register: Register = _REGISTER,
     select: Select = _SELECT,
     max_days: float = _MAX_DAYS,
-    colour: bool = _COLOUR,
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing manifest."),
     show_phi: bool = _SHOW_PHI,
+    settings: FusionSettings = typer.Option(None),
 ) -> int:
     """Say what can be fused in a folder, and why the rest cannot. Reads headers only; fuses nothing.
 
@@ -79,7 +78,7 @@ def scan(
     screen = _Screen(show_phi)
     if output is not None:
         check_writable_target(output, overwrite)
-    found, pairing = _find(source, _pairing_options(register, select, max_days, colour), screen)
+    found, pairing = _find(source, _pairing_options(settings, select, max_days), screen)
     screen.show_scan(found, pairing)
     if output is not None:
         if output.resolve().is_relative_to(source.resolve()):
@@ -89,21 +88,14 @@ def scan(
     return ExitCode.DONE if pairing.pairs or pairing.ambiguous else ExitCode.NOTHING_TO_DO
 
 
+@with_settings(without=("reference_kind", "second_kind"))
 def run(
     source: Path = _INPUT,
     output: Path = typer.Option(..., "-o", "--output", help="Folder for the results and the report."),
     pairs: Path = typer.Option(None, help="Manifest (ddfm dicom scan): run exactly its rows with status run."),
-    colour: bool = _COLOUR,
-    register: Register = _REGISTER,
     select: Select = _SELECT,
     max_days: float = _MAX_DAYS,
-    window: str = typer.Option(None, help="CT window: brain, soft, bone, or LEVEL,WIDTH in HU."),
-    steps: int = typer.Option(None, min=1, help="Network evaluations per slice.  [default: the likelihood's]"),
-    prior: str = typer.Option("medical", help="A known prior (ddfm prior list) or a weight file."),
-    likelihood: LikelihoodName = typer.Option(LikelihoodName.default, help="The EM step."),
-    seed: int = typer.Option(3407, help="Seed of the start noise."),
-    device: str = typer.Option(None, help="cpu, cuda, cuda:1, ...  [default: CUDA if there is one]"),
-    precision: Precision = typer.Option(Precision.auto, help="Arithmetic of the network."),
+    prior: str = PRIOR,
     sop_class: SopClass = typer.Option(SopClass.mr, help="Grey results as MR Image or as Secondary Capture."),
     scheduler: str = typer.Option(None, help="Dask: tcp://HOST:PORT of a scheduler, or local:N for N processes."),
     worker_resource: str = typer.Option(None, help="With --scheduler: what a worker must offer, such as GPU=1."),
@@ -114,6 +106,7 @@ def run(
     fail_fast: bool = typer.Option(False, "--fail-fast", help="Stop at the first case that fails."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be run; write nothing."),
     show_phi: bool = _SHOW_PHI,
+    settings: FusionSettings = typer.Option(None),
 ) -> int:
     """Fuse every pair of a folder and write derived DICOM series. Not for diagnostic use.
 
@@ -128,20 +121,11 @@ def run(
     if worker_resource is not None and scheduler is None:
         raise UsageError("--worker-resource is for clusters; give --scheduler too.")
     batch.check_folders(source, output)
-    settings = case.CaseSettings(
-        prior=prior,
-        steps=steps,
-        likelihood=likelihood.value,
-        seed=seed,
-        window=window,
-        sop_class=sop_class.value,
-        device=device,
-        precision=precision.value,
-    )
-    batch.check_settings(settings, here=scheduler is None)
+    how = case.CaseSettings.of(settings, prior, sop_class.value)
+    batch.check_settings(how, here=scheduler is None)
     screen = _Screen(show_phi)
-    found, pairing = _find(source, _pairing_options(register, select, max_days, colour), screen, pairs)
-    jobs = batch.plan_jobs(pairing.pairs, found, settings, output, overwrite=overwrite, show_phi=show_phi)
+    found, pairing = _find(source, _pairing_options(settings, select, max_days), screen, pairs)
+    jobs = batch.plan_jobs(pairing.pairs, found, how, output, overwrite=overwrite, show_phi=show_phi)
     screen.show_scan(found, pairing)
     mine = jobs[part_id::num_parts]
     if dry_run:
@@ -160,14 +144,14 @@ def run(
     return report.exit_code(strict)
 
 
-def _pairing_options(register: Register, select: Select, max_days: float, colour: bool) -> PairingOptions:
+def _pairing_options(settings: FusionSettings, select: Select, max_days: float) -> PairingOptions:
     from ddfm_monai.batch.pair import PairingOptions
 
     return PairingOptions(
-        register=register is Register.rigid,
+        register=settings.register == "rigid",
         max_days=max_days,
         select=select.value,
-        output_kind="both" if colour else "gray",
+        output_kind="both" if settings.colour else "gray",
     )
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ddfm_monai.cli.fuse import Kind, Register
+from ddfm_monai.cli.options import with_settings
 from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError
+from ddfm_monai.settings import FusionSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command("evaluate")(evaluate)
 
 
+@with_settings(only=("reference_kind", "second_kind", "window", "register"))
 def evaluate(
     fused: Path = typer.Argument(..., help="Fused volume or picture, or a folder of them."),
     a: Path = typer.Argument(..., help="First source (the reference), or a folder."),
@@ -30,11 +32,8 @@ def evaluate(
     csv: Path = typer.Option(None, help="Write one line per pair to this CSV file."),
     json: Path = typer.Option(None, help="Write everything, slice by slice, to this JSON file."),
     html: Path = typer.Option(None, help="Write a report with pictures and explanations to this HTML file."),
-    reference_kind: Kind = typer.Option(Kind.auto, help="What the first source is."),
-    second_kind: Kind = typer.Option(Kind.auto, help="What the second source is."),
-    window: str = typer.Option(None, help="CT window: brain, soft, bone, or LEVEL,WIDTH in HU."),
-    register: Register = typer.Option(Register.none, help="Align the second source first, as the fusion did."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace existing output files."),
+    settings: FusionSettings = typer.Option(None),
 ) -> int:
     """Measure how good a fusion is.
 
@@ -59,13 +58,7 @@ def evaluate(
     if not pairs:
         messages.print("Nothing to evaluate: no file name is in all three folders.")
         return ExitCode.NOTHING_TO_DO
-    how = {
-        "reference_kind": reference_kind.value,
-        "second_kind": second_kind.value,
-        "window": window,
-        "register": register is Register.rigid,
-        "pictures": 3 if len(pairs) == 1 else 1,
-    }
+    how = {"settings": settings, "pictures": 3 if len(pairs) == 1 else 1}
     evaluations = _evaluate_all(pairs, how, messages)
     if evaluations:
         Console().print(terminal_table(evaluations))

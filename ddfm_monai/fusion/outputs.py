@@ -9,6 +9,7 @@ from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_group
 from ddfm_monai.fusion.picture import save_picture
 from ddfm_monai.fusion.pipeline import FusionResult
+from ddfm_monai.settings import FusionSettings
 from ddfm_monai.volumes import PICTURE_SUFFIXES, WRITABLE_SUFFIXES, stem_of, suffix_of, write_volume
 
 __all__ = ["check_target", "output_names", "write_outputs"]
@@ -23,20 +24,21 @@ def check_target(target: Path) -> None:
         )
 
 
-def output_names(target: Path, *, samples: int = 1, register: str = "none") -> dict[str, Path]:
+def output_names(target: Path, settings: FusionSettings | None = None) -> dict[str, Path]:
     """Role to path of every file that :func:`write_outputs` makes for a fused volume at ``target``.
 
     The roles are ``fused``, ``provenance``; ``preview`` unless the result is itself a picture; ``uncertainty`` for
     several samples; ``transform`` after a registration.
     """
+    chosen = settings or FusionSettings()
     suffix = suffix_of(target)
     stem = stem_of(target)
     names = {"fused": target, "provenance": target.with_name(f"{stem}.json")}
     if suffix not in PICTURE_SUFFIXES:
         names["preview"] = target.with_name(f"{stem}.png")
-    if samples > 1:
+    if chosen.samples > 1:
         names["uncertainty"] = target.with_name(f"{stem}_uncertainty{suffix}")
-    if register != "none":
+    if chosen.register == "rigid":
         names["transform"] = target.with_name(f"{stem}.tfm")
     return names
 
@@ -57,8 +59,10 @@ def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
     check_target(target)
     names = output_names(
         target,
-        samples=1 if result.uncertainty is None else 2,
-        register="none" if result.registration is None else "rigid",
+        FusionSettings(
+            samples=1 if result.uncertainty is None else 2,
+            register="none" if result.registration is None else "rigid",
+        ),
     )
     with atomic_group(target.parent) as folder:
         write_volume(result.fused, folder / target.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -15,10 +15,11 @@ from monai.data.meta_tensor import MetaTensor
 from ddfm_monai._version import __version__
 from ddfm_monai.errors import UsageError
 from ddfm_monai.fusion.chains import Chains
-from ddfm_monai.method import DDFMInferer, Likelihood
-from ddfm_monai.priors import Prior, load_prior
-from ddfm_monai.priors.precision import PRECISIONS, choose_precision
+from ddfm_monai.method import DDFMInferer
+from ddfm_monai.priors import DEFAULT_PRIOR, Prior, load_prior
+from ddfm_monai.priors.precision import choose_precision
 from ddfm_monai.progress import Progress, ProgressCallback, silent
+from ddfm_monai.settings import FusionSettings, takes_settings
 from ddfm_monai.volumes import (
     Registration,
     Source,
@@ -60,24 +61,15 @@ class FusionResult:
     second01: MetaTensor
 
 
+@takes_settings
 def fuse_volumes(
     reference: MetaTensor | str | Path | Source,
     second: MetaTensor | str | Path | Source,
     *,
-    prior: Prior | str | Path = "medical",
-    steps: int | None = None,
-    likelihood: str | Likelihood = "default",
-    seed: int = 3407,
-    reference_kind: str = "auto",
-    second_kind: str = "auto",
-    window: str | tuple[float, float] | None = None,
-    register: str = "none",
-    colour: bool = False,
-    samples: int = 1,
-    device: str | torch.device | None = None,
-    precision: str = "auto",
-    batch_size: int | None = None,
+    prior: Prior | str | Path = DEFAULT_PRIOR,
+    settings: FusionSettings | None = None,
     progress: ProgressCallback = silent,
+    **changes: Any,
 ) -> FusionResult:
     """Fuse two co-registered volumes of one patient, slice by slice, on the reference's grid.
 
@@ -85,43 +77,31 @@ def fuse_volumes(
         reference: (C, X, Y, Z) volume with its affine in RAS mm, or a path; usually the MRI. C is 1, or 3 for colour.
             One that :func:`~ddfm_monai.volumes.read_source` has read already keeps the kind and window of then.
         second: the other volume, on any grid that overlaps; CT, PET, SPECT, another MRI, or a picture.
-        prior: a loaded prior, a known name, or a weight file.
-        steps: network evaluations per slice; by default the likelihood's.
-        likelihood: ``"default"``, ``"paper"``, ``"published"``, or a likelihood object.
-        seed: seed of the start noise.
-        reference_kind, second_kind: ``"mr"``, ``"ct"``, ``"pet"``, ``"spect"``, ``"picture"`` or ``"auto"``.
-        window: for CT, a name (brain, soft, bone), ``"L,W"`` or ``(level, width)`` in HU.
-        register: ``"none"``, or ``"rigid"`` to align the second volume first.
-        colour: keep or give colour: the result is RGB. Colour pictures always give colour.
-        samples: how many chains are drawn; more than one gives the mean and its uncertainty.
-        device: for the network; by default CUDA where there is one, else the CPU.
-        precision: of the network: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``: bfloat16 where the
-            device is quicker with it.
-        batch_size: slices at a time; by default chosen for the device. The result does not depend on it.
+        prior: a loaded prior (is not changed), a known name, or a weight file.
+        settings: all settings at once; those that are named besides replace its own.
         progress: called after every step; raising :class:`~ddfm_monai.errors.Cancelled` in it stops the fusion.
+        {settings}
 
     Raises:
-        UsageError: for arguments that cannot be met.
+        UsageError: for settings that cannot be met.
         InputError: for volumes that cannot be fused (not finite, constant, no overlap, ...).
+        TypeError: for a setting that does not exist.
     """
-    if register not in ("none", "rigid"):
-        raise UsageError(f"register is {register!r}; 'none' or 'rigid' is expected.")
-    if samples < 1:
-        raise UsageError(f"samples is {samples}; at least 1 is expected.")
+    chosen = replace(settings or FusionSettings(), **changes)
     started = time.monotonic()
-    a = _read(reference, "reference", reference_kind, window, progress)
-    b = _read(second, "second", second_kind, window, progress)
-    if window is not None and "ct" not in (a.scaling.kind, b.scaling.kind):
-        raise UsageError(f"window is {window!r}, but neither source is a CT (name it by --second-kind ct).")
+    a = _read(reference, "reference", chosen, progress)
+    b = _read(second, "second", chosen, progress)
+    if chosen.window is not None and "ct" not in (a.scaling.kind, b.scaling.kind):
+        raise UsageError(f"window is {chosen.window!r}, but neither source is a CT (name it by --second-kind ct).")
     registration = None
-    if register == "rigid":
+    if chosen.register == "rigid":
         progress(Progress("register", 0, 1))
         registration = register_rigid(a.grey, b.grey)
         progress(Progress("register", 1, 1))
     transform = registration.matrix if registration else None
     overlap = overlap_fraction(a.volume, b.volume, transform)
     b = b.onto(a, transform)
-    keeps_colour = colour or (is_picture(a.volume) and (a.is_colour or b.is_colour))
+    keeps_colour = chosen.colour or (is_picture(a.volume) and (a.is_colour or b.is_colour))
     coloured = colour_source(a, b) if keeps_colour else None
     if keeps_colour and coloured is None:
         raise UsageError(
@@ -129,10 +109,10 @@ def fuse_volumes(
             "--second-kind)."
         )
 
-    inferer = _make_inferer(steps, likelihood, seed)
-    network = _make_prior(prior, device, precision)
+    inferer = _make_inferer(chosen)
+    network = _place(prior, chosen)
     foreground, plan = plan_pair(a, b, network.stride)
-    chains = Chains(inferer, network, plan, samples, batch_size, progress)
+    chains = Chains(inferer, network, plan, chosen.samples, chosen.batch_size, progress)
     sampled = chains.fuse(a.grey, b.grey, foreground)
 
     provenance = {
@@ -143,8 +123,8 @@ def fuse_volumes(
         "sampling": {
             "steps": inferer.num_inference_steps,
             "start_timestep": int(inferer.scheduler.model_timesteps[-1]),
-            "seed": seed,
-            "samples": samples,
+            "seed": chosen.seed,
+            "samples": chosen.samples,
             "device": network.device.type,
             "precision": str(network.precision).removeprefix("torch."),
         },
@@ -170,13 +150,12 @@ def fuse_volumes(
 
 
 def _read(
-    source: MetaTensor | str | Path | Source, role: str, kind: str, window: str | tuple[float, float] | None,
-    progress: ProgressCallback,
-) -> Source:  # fmt: skip
+    source: MetaTensor | str | Path | Source, role: str, chosen: FusionSettings, progress: ProgressCallback
+) -> Source:
     if isinstance(source, Source):
         return source
     progress(Progress("read", 0, 1, role))
-    found = read_source(source, role, kind, window)
+    found = read_source(source, role, getattr(chosen, f"{role}_kind"), chosen.window)
     progress(Progress("read", 1, 1, role))
     return found
 
@@ -184,24 +163,24 @@ def _read(
 # --- network and inferer ---------------------------------------------------------------------------------------------
 
 
-def _make_inferer(steps: int | None, likelihood: str | Likelihood, seed: int) -> DDFMInferer:
+def _make_inferer(chosen: FusionSettings) -> DDFMInferer:
     try:
-        return DDFMInferer(steps, likelihood=likelihood, seed=seed)
+        return DDFMInferer(chosen.steps, likelihood=chosen.likelihood, seed=chosen.seed)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-def _make_prior(prior: Prior | str | Path, device: str | torch.device | None, precision: str) -> Prior:
+def _place(prior: Prior | str | Path, chosen: FusionSettings) -> Prior:
+    """The prior on the chosen device and in the chosen arithmetic."""
     try:
-        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        network = prior.to(target) if isinstance(prior, Prior) else load_prior(prior, target)
+        device = torch.device(chosen.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        loaded = prior if isinstance(prior, Prior) else load_prior(prior)
+        return loaded.on(device, choose_precision(chosen.precision, device))
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
         reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"device is {device!r}, which cannot be used here ({reason}). Use --device cpu.") from None
-    if precision != "auto" and precision not in PRECISIONS:
-        raise UsageError(f"precision is {precision!r}; auto, {', '.join(PRECISIONS)} are possible.")
-    network.precision = choose_precision(precision, target)
-    return network
+        raise UsageError(
+            f"device is {chosen.device!r}, which cannot be used here ({reason}). Use --device cpu."
+        ) from None
 
 
 def _software() -> dict[str, str]:

@@ -19,6 +19,7 @@ from ddfm_monai.metrics.coherence import through_plane_coherence
 from ddfm_monai.metrics.colour import hue_error
 from ddfm_monai.metrics.pair import evaluate_slice
 from ddfm_monai.metrics.slices import Grey8, foreground_slices, luma
+from ddfm_monai.settings import FusionSettings
 from ddfm_monai.volumes import (
     PICTURE_SUFFIXES,
     READABLE_SUFFIXES,
@@ -133,28 +134,22 @@ class Triple(NamedTuple):
     notes: list[str]
 
 
-def read_triple(
-    files: PairFiles,
-    reference_kind: str = "auto",
-    second_kind: str = "auto",
-    window: str | None = None,
-    register: bool = False,
-) -> Triple:
+def read_triple(files: PairFiles, settings: FusionSettings | None = None) -> Triple:
     """Read the three and bring them to one grid and to 0..255, as the fusion does with its sources.
 
     Args:
         files: what to read.
-        reference_kind, second_kind, window: how the sources' intensities become 0..255, as in `fuse_volumes`.
-        register: bring the second source onto the first by the rigid registration that `fuse_volumes` uses.
+        settings: of the fusion, as far as they concern its sources (kinds, window, registration).
 
     Raises:
         InputError: a file cannot be read, or the three do not belong together.
         UsageError: an unknown kind or window.
     """
-    a = read_source(files.a, str(files.a), reference_kind, window)
-    b = read_source(files.b, str(files.b), second_kind, window)
+    chosen = settings or FusionSettings()
+    a = read_source(files.a, str(files.a), chosen.reference_kind, chosen.window)
+    b = read_source(files.b, str(files.b), chosen.second_kind, chosen.window)
     fused = _fused01(read_volume(files.fused), files.fused)
-    b = b.onto(a, register_rigid(a.grey, b.grey).matrix if register else None)
+    b = b.onto(a, register_rigid(a.grey, b.grey).matrix if chosen.register == "rigid" else None)
     notes = []
     if not same_grid(a.volume, fused):
         notes.append("The fused file lies on another grid than the first source and was resampled onto it.")
@@ -194,21 +189,18 @@ def _upright(volume01: Tensor, plan: SlicePlan) -> NDArray[np.uint8]:
 def evaluate_files(
     files: PairFiles,
     *,
-    reference_kind: str = "auto",
-    second_kind: str = "auto",
-    window: str | None = None,
-    register: bool = False,
+    settings: FusionSettings | None = None,
     pictures: int = 3,
     on_slice: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Read a pair and its fusion (`read_triple`) and measure.
 
     Args:
-        files, reference_kind, second_kind, window, register: see `read_triple`.
+        files, settings: see `read_triple`.
         pictures: how many slices to keep for looking at.
         on_slice: called with slices done and slices in all; what it raises stops the work.
     """
-    triple = read_triple(files, reference_kind, second_kind, window, register)
+    triple = read_triple(files, settings)
     a, b, fused = (_grey8(stack) for stack in (triple.a, triple.b, triple.fused))
     indices = list(foreground_slices(a, b)) or list(range(a.shape[-1]))
     candidates = {"fused": fused, **{name: fuse(a, b) for name, fuse in BASELINES.items()}}

@@ -2,10 +2,19 @@
 
 from ddfm_monai.priors.adm_unet import ADMUNet
 from ddfm_monai.priors.expert_unet import ExpertUNet
-from ddfm_monai.priors.registry import Prior, PriorCard, download_prior, find_prior, known_priors, load_prior
+from ddfm_monai.priors.registry import (
+    DEFAULT_PRIOR,
+    Prior,
+    PriorCard,
+    download_prior,
+    find_prior,
+    known_priors,
+    load_prior,
+)
 from ddfm_monai.priors.slice_unet import SliceUNet
 
 __all__ = [
+    "DEFAULT_PRIOR",
     "ADMUNet",
     "ExpertUNet",
     "Prior",

@@ -7,6 +7,7 @@ whose SHA-256 differs from the recorded one is refused.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import urllib.request
@@ -25,8 +26,21 @@ from ddfm_monai.method.schedule import NUM_TRAIN_TIMESTEPS
 from ddfm_monai.priors.adm_unet import ADMUNet
 from ddfm_monai.priors.expert_unet import ExpertUNet
 from ddfm_monai.priors.slice_unet import SliceUNet
+from ddfm_monai.priors.weights_file import fill
 
-__all__ = ["ARCHITECTURES", "Prior", "PriorCard", "download_prior", "find_prior", "known_priors", "load_prior"]
+__all__ = [
+    "ARCHITECTURES",
+    "DEFAULT_PRIOR",
+    "Prior",
+    "PriorCard",
+    "download_prior",
+    "find_prior",
+    "known_priors",
+    "load_prior",
+]
+
+DEFAULT_PRIOR = "medical"
+"""What is used unless another one is asked for."""
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"ADMUNet": ADMUNet, "ExpertUNet": ExpertUNet, "SliceUNet": SliceUNet}
 
@@ -91,6 +105,18 @@ class Prior(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
+
+    def on(self, device: torch.device, precision: torch.dtype) -> Prior:
+        """The same prior on a device and in an arithmetic. This one stays as it is; weights that are there are shared.
+
+        Raises:
+            RuntimeError: torch has no such device.
+        """
+        other = copy.copy(self)
+        other.precision = precision
+        if device != self.device:
+            other._modules = {"network": copy.deepcopy(self.network).to(device)}
+        return other
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         """Predicted noise, (B, in_channels, H, W) float32, for x of that shape and timesteps (B,) in 0..999.
@@ -175,21 +201,8 @@ def load_prior(name_or_path: str | Path, device: str | torch.device | None = Non
         raise UsageError(
             f"{card.name}: its weights are not on this machine. {hint} the file at {card.path}.", "E_PRIOR_MISSING"
         )
-    digest = sha256_of(card.path)
-    if card.sha256 and digest != card.sha256:
-        raise UsageError(
-            f"{card.path}: the file is damaged or another one: its SHA-256 is {digest}, expected {card.sha256}. "
-            "Replace it.",
-            "E_PRIOR_HASH",
-        )
     network = _build(card)
-    try:
-        network.load_state_dict(_read_weights(card.path))
-    except (RuntimeError, AttributeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UsageError(
-            f"{card.path}: the weights do not fit their configuration ({reason}).", "E_PRIOR_CONFIG"
-        ) from None
+    digest = fill(network, card.path, card.sha256)
     prior = Prior(network, card.name if card.name in known_priors() else card.path.stem, digest)
     return prior.to(device or "cpu").eval().requires_grad_(False)
 
@@ -264,24 +277,9 @@ def _build(card: PriorCard) -> nn.Module:
             "E_PRIOR_CONFIG",
         )
     try:
-        return ARCHITECTURES[card.architecture](**card.config)
+        with torch.random.fork_rng(devices=[]):  # the start weights are replaced, the caller's random state stays
+            return ARCHITECTURES[card.architecture](**card.config)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"{card.name}: its configuration does not make a network ({error}).", "E_PRIOR_CONFIG"
         ) from None
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UsageError(f"{path}: not a safetensors file ({error}).", "E_PRIOR_FILE") from None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for broken or unsafe pickles
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"{path}: cannot be read as plain weights ({reason}).", "E_PRIOR_FILE") from None

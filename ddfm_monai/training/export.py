@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_path, sha256_of
 from ddfm_monai.priors.expert_unet import ExpertUNet
 from ddfm_monai.priors.slice_unet import SliceUNet
+from ddfm_monai.priors.weights_file import fill
 
 __all__ = ["export_prior", "load_weights", "write_report"]
 
@@ -61,21 +61,9 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     """Fill a network from a plain state dict (``.pt``), a ``.safetensors`` or a training checkpoint (its average).
 
     Raises:
-        UsageError: if the file is missing or does not fit.
+        UsageError: as `ddfm_monai.priors.weights_file.fill`.
     """
-    source = Path(path)
-    weights: Any
-    if not source.is_file():
-        raise UsageError(f"{source}: no such weight file. Train first, or name one with --weights.", "E_PRIOR_MISSING")
-    if source.suffix == ".safetensors":
-        weights = load_file(source)
-    else:
-        weights = torch.load(source, map_location="cpu", weights_only=True)
-    try:
-        network.load_state_dict(weights.get("ema", weights))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UsageError(f"{source}: the weights do not fit network_def ({reason}).", "E_PRIOR_CONFIG") from None
+    fill(network, Path(path))
     return network.eval().requires_grad_(False)
 
 

@@ -6,18 +6,16 @@ A volume is a :class:`monai.data.MetaTensor` ``(C, X, Y, Z)``, float32, with an 
 
 from __future__ import annotations
 
+from ddfm_monai.settings import CT_WINDOWS, KINDS, parse_window
 from ddfm_monai.volume import affine_of, check_volume, is_picture, make_volume, spacing_of
 from ddfm_monai.volumes import colour
 from ddfm_monai.volumes.grids import check_overlap, overlap_fraction, resample_to, same_grid
 from ddfm_monai.volumes.intensity import (
-    CT_WINDOWS,
-    KINDS,
     Scaling,
     choose_scaling,
     common_foreground,
     foreground_mask,
     guess_kind,
-    parse_window,
 )
 from ddfm_monai.volumes.io import (
     PICTURE_SUFFIXES,

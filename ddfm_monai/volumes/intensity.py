@@ -13,24 +13,17 @@ from monai.data.meta_tensor import MetaTensor
 from scipy import ndimage
 
 from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.settings import CT_WINDOWS, KINDS, parse_window
 from ddfm_monai.volume import is_picture
 
 __all__ = [
-    "CT_WINDOWS",
     "DEFAULT_CT_WINDOW",
-    "KINDS",
     "Scaling",
     "choose_scaling",
     "common_foreground",
     "foreground_mask",
     "guess_kind",
-    "parse_window",
 ]
-
-KINDS = ("mr", "ct", "pet", "spect", "picture")
-
-CT_WINDOWS = {"brain": (40.0, 80.0), "soft": (40.0, 400.0), "bone": (400.0, 1800.0)}
-"""Window level and width in Hounsfield units (HU)."""
 
 DEFAULT_CT_WINDOW = "brain"
 """What a CT in HU gets unless told otherwise: 0 to 80 HU.
@@ -83,35 +76,9 @@ class Scaling:
         scaled = volume - self.low  # the only copy
         return cast(_Tensor, scaled.div_(self.high - self.low).clamp_(0.0, 1.0))
 
-    def invert(self, scaled: _Tensor) -> _Tensor:
-        """[0, 1] back to the volume's own units; what was clipped stays at the limits."""
-        return cast(_Tensor, (scaled * (self.high - self.low)).add_(self.low))
-
     def describe(self) -> dict[str, Any]:
         """A JSON-able account for the provenance file."""
         return asdict(self)
-
-
-def parse_window(text: str) -> tuple[float, float]:
-    """``"brain"``, ``"soft"``, ``"bone"`` or ``"LEVEL,WIDTH"`` in HU, as ``(level, width)``.
-
-    Raises:
-        UsageError: neither a known name nor two numbers with a positive width.
-    """
-    name = text.strip().lower()
-    if name in CT_WINDOWS:
-        return CT_WINDOWS[name]
-    try:
-        level, width = (float(part) for part in name.split(","))
-    except ValueError:
-        level, width = np.nan, np.nan
-    if not (np.isfinite(level) and np.isfinite(width) and width > 0):
-        raise UsageError(
-            f"window {text!r}: expected {', '.join(CT_WINDOWS)}, or LEVEL,WIDTH in HU with a width above 0, "
-            "for example 40,400.",
-            "E_WINDOW",
-        )
-    return level, width
 
 
 def guess_kind(volume: MetaTensor, path: str | Path | None = None) -> str:

@@ -229,3 +229,8 @@ def test_what_was_read_before_gives_the_same_as_its_path(read, pair, tiny_prior)
     by_path = fuse_volumes(*pair, prior=tiny_prior, steps=2)
     by_volume = fuse_volumes(read(pair[0]), read(pair[1]), prior=tiny_prior, steps=2)
     assert torch.equal(by_path.fused, by_volume.fused)
+
+
+def test_a_prior_that_is_passed_in_is_not_changed(sources, tiny_prior):
+    fuse(*sources, tiny_prior, precision="bfloat16")
+    assert tiny_prior.precision == torch.float32 and tiny_prior.device.type == "cpu"

@@ -128,3 +128,20 @@ def test_download_checks_the_hash_and_leaves_nothing_half(tmp_path, monkeypatch,
     card = replace(card, url="file:///no/such/file", path=tmp_path / "other.pt")
     with pytest.raises(UsageError, match=r"put it at .*other.pt"):
         download_prior("imagenet256")
+
+
+def test_loading_leaves_the_callers_random_numbers_alone(tiny_prior_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load_prior(tiny_prior_path)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_prior_in_another_arithmetic_leaves_the_first_as_it_was(tiny_prior_path: Path) -> None:
+    prior = load_prior(tiny_prior_path)
+    other = prior.on(torch.device("cpu"), torch.bfloat16)
+    assert (prior.precision, other.precision) == (torch.float32, torch.bfloat16)
+    assert other.network is prior.network and (other.name, other.stride) == (prior.name, prior.stride)
+    elsewhere = prior.on(torch.device("meta"), torch.float32)
+    assert (prior.device.type, elsewhere.device.type) == ("cpu", "meta")

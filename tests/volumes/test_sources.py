@@ -12,6 +12,7 @@ from ddfm_monai import fuse_volumes
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import sha256_of
 from ddfm_monai.metrics.files import PairFiles, evaluate_files, read_triple
+from ddfm_monai.settings import FusionSettings
 from ddfm_monai.volumes import colour_source, make_volume, plan_pair, read_source, write_volume
 from ddfm_monai.volumes.colour import colour_map, to_luma
 
@@ -91,12 +92,13 @@ def test_the_plan_leaves_out_slices_without_foreground_in_either(files):
     assert [box.index for box in plan.boxes] == np.flatnonzero(occupied.numpy()).tolist()
 
 
-@pytest.mark.parametrize("register", [False, True])
+@pytest.mark.parametrize("register", ["none", "rigid"])
 def test_evaluation_compares_with_the_very_sources_of_the_fusion(files, tmp_path, tiny_prior, register):
     mr, ct, _ = files
-    result = fuse_volumes(mr, ct, prior=tiny_prior, steps=1, register="rigid" if register else "none")
+    settings = FusionSettings(steps=1, register=register)
+    result = fuse_volumes(mr, ct, prior=tiny_prior, settings=settings)
     write_volume(result.fused, tmp_path / "fused.nii.gz")
-    triple = read_triple(PairFiles("head", tmp_path / "fused.nii.gz", mr, ct), register=register)
+    triple = read_triple(PairFiles("head", tmp_path / "fused.nii.gz", mr, ct), settings)
     for found, expected in ((triple.a, result.reference01), (triple.b, result.second01), (triple.fused, result.fused)):
         levels = np.rint(255 * expected.numpy()).astype(np.uint8)
         upright = levels[:, ::-1, ::-1].swapaxes(1, 2)  # rows to the back, columns to the left
@@ -119,5 +121,5 @@ def test_evaluation_measures_hue_against_the_source_that_gave_it(files, tmp_path
     kinds = {functional: "pet"}
     result = fuse_volumes(mr, ct, prior=tiny_prior, steps=1, colour=True, **kinds)
     write_volume(result.fused, tmp_path / "fused.nii.gz")
-    evaluation = evaluate_files(PairFiles("head", tmp_path / "fused.nii.gz", mr, ct), **kinds)
+    evaluation = evaluate_files(PairFiles("head", tmp_path / "fused.nii.gz", mr, ct), settings=FusionSettings(**kinds))
     assert evaluation.metrics["hue_error"] < 5

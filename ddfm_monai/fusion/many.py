@@ -1,0 +1,146 @@
+"""Many pairs one after the other: while one is fused, the next is read and the last is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ddfm_monai.errors import Cancelled, DDFMError, InputError, UsageError
+from ddfm_monai.fusion.outputs import write_outputs
+from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
+from ddfm_monai.priors import Prior
+from ddfm_monai.progress import Progress, ProgressCallback, silent
+from ddfm_monai.settings import FusionSettings
+from ddfm_monai.volumes import Source, read_source
+
+__all__ = ["Done", "Job", "fuse_many", "read_ahead"]
+
+_STOPS_ALL = (Cancelled, UsageError)  # what would be wrong with every other pair as well
+_Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pair of files (or DICOM folders) and where the fused volume goes."""
+
+    reference: Path
+    second: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a job.
+
+    Args:
+        job: the pair.
+        outputs: role to path of what was written.
+        provenance: how it was made.
+        seconds: from its reading to its last file.
+        error: why there are no outputs, or None.
+    """
+
+    job: Job
+    outputs: dict[str, Path] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: DDFMError | None = None
+
+
+def read_ahead(items: Iterable[_Item], read: Callable[[_Item], _Read]) -> Iterator[tuple[_Item, Callable[[], _Read]]]:
+    """Each item with a function that gives what was read of it, or raises what reading raised.
+
+    The next item is read while the caller works on this one.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        pending: tuple[_Item, Future[_Read]] | None = None
+        for item in items:
+            following = (item, reader.submit(read, item))
+            if pending is not None:
+                yield pending[0], pending[1].result
+            pending = following
+        if pending is not None:
+            yield pending[0], pending[1].result
+
+
+def fuse_many(
+    jobs: Iterable[Job],
+    prior: Prior,
+    settings: FusionSettings,
+    *,
+    begin: Callable[[Job], None] = lambda job: None,
+    progress: ProgressCallback = silent,
+) -> Iterator[Done]:
+    """Fuse pair after pair and write each result whole.
+
+    Args:
+        jobs: in the order in which they are fused.
+        prior, settings: as of :func:`~ddfm_monai.fuse_volumes`.
+        begin: told which job is fused now.
+        progress: of the job that is fused now.
+
+    Yields:
+        One :class:`Done` per job; what is wrong with one pair alone (its files, their values) is its ``error``.
+
+    Raises:
+        UsageError, Cancelled: what would be wrong with every other pair as well; what was fused is still written.
+    """
+
+    def read(job: Job) -> tuple[Source, Source]:
+        return (
+            read_source(job.reference, "reference", settings.reference_kind, settings.window),
+            read_source(job.second, "second", settings.second_kind, settings.window),
+        )
+
+    def fuse(sources: Callable[[], tuple[Source, Source]]) -> FusionResult:
+        progress(Progress("read", 0, 1))
+        both = sources()
+        progress(Progress("read", 1, 1))
+        return fuse_volumes(*both, prior=prior, settings=settings, progress=progress)
+
+    with ThreadPoolExecutor(1) as writer:
+        pending: Future[Done] | None = None
+        try:
+            for job, sources in read_ahead(jobs, read):
+                begin(job)
+                started = time.monotonic()
+                result = _outcome(fuse, sources)
+                written, pending = pending, writer.submit(_write, job, result, started)
+                if written is not None:
+                    yield written.result()
+        except (Exception, KeyboardInterrupt):
+            if pending is not None:
+                yield pending.result()  # is written all the same, so the caller hears of it before the error
+            raise
+        if pending is not None:
+            yield pending.result()
+
+
+def _outcome(work: Callable[..., FusionResult], *arguments: Any) -> FusionResult | DDFMError:
+    """The result, or the error that concerns this pair alone."""
+    try:
+        return work(*arguments)
+    except _STOPS_ALL:
+        raise
+    except DDFMError as error:
+        return error
+    except OSError as error:
+        name = error.filename or "a file"
+        return InputError(f"{name}: {error.strerror or error}. Check the file and try again.", "E_FILE")
+
+
+def _write(job: Job, result: FusionResult | DDFMError, started: float) -> Done:
+    if isinstance(result, DDFMError):
+        return Done(job, error=result)
+    try:
+        outputs = write_outputs(result, job.target)
+    except _STOPS_ALL:
+        raise
+    except DDFMError as error:
+        return Done(job, error=error)
+    return Done(job, outputs, result.provenance, round(time.monotonic() - started, 2))
