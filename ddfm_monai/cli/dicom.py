@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ddfm_monai.cli.options import PRIOR, with_settings
+from ddfm_monai.cli.wrap import wrap
 from ddfm_monai.errors import ExitCode, UsageError
 from ddfm_monai.settings import FusionSettings
 
@@ -55,6 +56,7 @@ def register(app: typer.Typer) -> None:
     dicom = typer.Typer(help="Fuse whole folders of DICOM series.", no_args_is_help=True)
     dicom.command("scan")(scan)
     dicom.command("run")(run)
+    dicom.command("wrap")(wrap)
     app.add_typer(dicom, name="dicom")
 
 

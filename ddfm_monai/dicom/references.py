@@ -80,13 +80,17 @@ def instances_of(source: DicomVolume, first: int = 0, last: int | None = None) -
 
 
 def source_images(
-    base: DicomVolume, second: DicomVolume, index: int, base_to_second: NDArray[np.float64]
+    base: DicomVolume, second: DicomVolume | None, index: int, base_to_second: NDArray[np.float64]
 ) -> SourceImages:
     """The base's slice ``index`` and the slices of the second that linear interpolation onto it reads.
 
     Args:
+        second: None where the second is no DICOM series.
         base_to_second: 4x4, LPS mm, from a point of the base's space to the second's.
     """
+    own = instances_of(base, index, index)
+    if second is None:
+        return SourceImages(base.subseries.key.study_uid, own, ())
     columns, rows = base.volume.shape[1:3]
     corners = np.array(
         [(x, y, index, 1.0) for x in (-0.5, columns - 0.5) for y in (-0.5, rows - 0.5)], dtype=np.float64
@@ -96,7 +100,7 @@ def source_images(
     top = len(second.headers) - 1
     first, last = int(np.floor(depth.min() + 1e-4)), int(np.ceil(depth.max() - 1e-4))
     used = instances_of(second, max(first, 0), min(last, top)) if last >= 0 and first <= top else ()
-    return SourceImages(base.subseries.key.study_uid, instances_of(base, index, index), used)
+    return SourceImages(base.subseries.key.study_uid, own, used)
 
 
 def reference_series(ds: Dataset, images: SourceImages) -> None:
@@ -116,10 +120,13 @@ def reference_series(ds: Dataset, images: SourceImages) -> None:
 
 
 def contributing_equipment(
-    base: Dataset, second: Dataset, provenance: Mapping[str, Any], created: datetime
+    base: Dataset, second: Dataset | None, provenance: Mapping[str, Any], created: datetime
 ) -> list[Dataset]:
-    """Items of Contributing Equipment Sequence (PS3.3 C.12.1.1.5): the two scanners and this software."""
-    return [_acquisition(base, "Base image"), _acquisition(second, "Second image"), _processing(provenance, created)]
+    """Items of Contributing Equipment Sequence (PS3.3 C.12.1.1.5): the scanners that are known and this software."""
+    scanners = [_acquisition(base, "Base image")]
+    if second is not None:
+        scanners.append(_acquisition(second, "Second image"))
+    return [*scanners, _processing(provenance, created)]
 
 
 def frame_of_reference(source: DicomVolume) -> str:

@@ -42,6 +42,7 @@ def write_registration(derivation: Derivation, path: Path) -> str:
     Returns:
         The SOP Instance UID of the object.
     """
+    assert derivation.second is not None  # what is registered is a series
     matrix = nearest_rigid(np.linalg.inv(derivation.base_to_second).astype(np.float64))
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"

@@ -38,6 +38,7 @@ from ddfm_monai.dicom.attributes import (
 from ddfm_monai.dicom.codes import FUSION, OWN_MODEL_NAME, SPATIAL_RESAMPLING, own_scheme_item
 from ddfm_monai.dicom.read import DicomVolume
 from ddfm_monai.dicom.references import contributing_equipment, frame_of_reference, reference_series, source_images
+from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.errors import DDFMError, InputError
 
 __all__ = ["GREY_MAXIMUM", "Derivation", "SopClass", "WrittenSeries", "verify_series", "write_colour", "write_grey"]
@@ -60,7 +61,7 @@ class Derivation:
 
     Args:
         base: the volume whose grid the result has.
-        second: the other source.
+        second: the other source; None where it is no DICOM series (see `provenance`).
         base_to_second: 4x4 float64, LPS mm: takes a point of the base's space to the second's (identity when both
             share one space).
         registered: a rigid registration was run for this result.
@@ -70,12 +71,17 @@ class Derivation:
     """
 
     base: DicomVolume
-    second: DicomVolume
+    second: DicomVolume | None
     base_to_second: NDArray[np.float64]
     registered: bool
     provenance: Mapping[str, Any]
     series_number: int
     created: datetime
+
+    @property
+    def sources(self) -> list[DicomVolume]:
+        """The sources that are DICOM series, the base first."""
+        return [self.base] if self.second is None else [self.base, self.second]
 
 
 @dataclass(frozen=True)
@@ -207,23 +213,29 @@ def _patient_and_study(ds: Dataset, derivation: Derivation) -> None:
     copy_attributes(ds, header, PATIENT_STUDY_OPTIONAL)
     copy_attributes(ds, header, BODY)
     ds.FrameOfReferenceUID = frame_of_reference(derivation.base)
-    if "BodyPartExamined" not in ds:
+    if "BodyPartExamined" not in ds and derivation.second is not None:
         copy_attributes(ds, derivation.second.headers[0], ["BodyPartExamined"])
 
 
 def _series(ds: Dataset, derivation: Derivation, kind: Literal["grey", "colour"]) -> None:
-    base, second = derivation.base.subseries, derivation.second.subseries
     ds.Modality = "MR"  # also of Secondary Capture: viewers reconstruct MR, CT, PT and NM only
     ds.SeriesNumber = derivation.series_number + (kind == "colour")
     colour = " COLOUR" if kind == "colour" else ""
-    ds.SeriesDescription = f"FUSED{colour} {_name(base)}+{_name(second)} NOT FOR DIAGNOSTIC USE"[:64]
+    ds.SeriesDescription = f"FUSED{colour} {'+'.join(_names(derivation))} NOT FOR DIAGNOSTIC USE"[:64]
     date, time = derivation.created.strftime("%Y%m%d"), derivation.created.strftime("%H%M%S.%f")
     ds.SeriesDate = ds.ContentDate = ds.InstanceCreationDate = date
     ds.SeriesTime = ds.ContentTime = ds.InstanceCreationTime = time
     ds.InstanceCreatorUID = _CREATOR_UID
 
 
-def _name(source: Any) -> str:
+def _names(derivation: Derivation) -> tuple[str, str]:
+    """What the base and the second are called: ``("MR(3)", "CT(5)")``; ``"CT"`` for a second without a series."""
+    if derivation.second is None:
+        return _name(derivation.base.subseries), str(derivation.provenance["second"]["kind"]).upper()
+    return _name(derivation.base.subseries), _name(derivation.second.subseries)
+
+
+def _name(source: SubSeries) -> str:
     # Modality and number only: a Series Description is free text and may name the patient.
     return source.modality if source.series_number is None else f"{source.modality}({source.series_number})"
 
@@ -235,7 +247,10 @@ def _equipment(ds: Dataset, derivation: Derivation) -> None:
     # Software has no serial number; the hash of the weights tells one instance of the algorithm from another.
     ds.DeviceSerialNumber = derivation.provenance["prior"]["sha256"]
     ds.ContributingEquipmentSequence = contributing_equipment(
-        derivation.base.headers[0], derivation.second.headers[0], derivation.provenance, derivation.created
+        derivation.base.headers[0],
+        derivation.second.headers[0] if derivation.second is not None else None,
+        derivation.provenance,
+        derivation.created,
     )
 
 
@@ -257,7 +272,7 @@ def _plane(ds: Dataset, base: DicomVolume) -> None:
 
 def _honesty(ds: Dataset, derivation: Derivation) -> None:
     """What tells a reader that these pixels were computed, from what, and how far to trust them."""
-    headers = (derivation.base.headers[0], derivation.second.headers[0])
+    headers = [source.headers[0] for source in derivation.sources]
     ds.DerivationDescription = _description(derivation)
     resampling = [SPATIAL_RESAMPLING.item()] if _resampled(derivation) else []
     ds.DerivationCodeSequence = [*resampling, FUSION.item()]
@@ -272,12 +287,12 @@ def _honesty(ds: Dataset, derivation: Derivation) -> None:
 
 
 def _description(derivation: Derivation) -> str:
-    base, second, prior = derivation.base, derivation.second, derivation.provenance["prior"]
+    (base, second), prior = _names(derivation), derivation.provenance["prior"]
     sampling = derivation.provenance["sampling"]
     grid = ", after rigid registration" if derivation.registered else ""
     resampled = f"; second resampled onto the grid of the base{grid}" if _resampled(derivation) else ""
     return (
-        f"Diffusion-model-based fusion (DDFM) of {_name(base.subseries)} (base) and {_name(second.subseries)} (second)"
+        f"Diffusion-model-based fusion (DDFM) of {base} (base) and {second} (second)"
         f"{resampled}. Values are one grey scale without units (0 to {GREY_MAXIMUM}, or RGB). "
         f"Model {prior['name'][:64]}, SHA-256 {prior['sha256']}, steps {sampling['steps']}, seed {sampling['seed']}, "
         f"ddfm-monai {__version__}. Not for diagnostic use."
@@ -299,7 +314,7 @@ def _recognizable(ds: Dataset, headers: Iterable[Dataset]) -> str:
 
 def _compression(ds: Dataset, derivation: Derivation) -> None:
     """Once compressed with loss, always marked so (PS3.3 C.7.6.1.1.5)."""
-    lossy = [source.headers[0] for source in (derivation.base, derivation.second) if source.lossy]
+    lossy = [source.headers[0] for source in derivation.sources if source.lossy]
     ds.LossyImageCompression = "01" if lossy else "00"
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         values = [value for header in lossy for value in _as_list(header.get(keyword))]
@@ -315,7 +330,7 @@ def _as_list(value: Any) -> list[Any]:
 
 def _mr_image(ds: Dataset, derivation: Derivation) -> None:
     """MR Image module (PS3.3 C.8.3.1) from the MR member of the pair; without one, "research mode"."""
-    member = next((s for s in (derivation.base, derivation.second) if s.subseries.modality == "MR"), None)
+    member = next((s for s in derivation.sources if s.subseries.modality == "MR"), None)
     if member is not None:
         copy_attributes(ds, member.headers[0], MR_ACQUISITION)
     for keyword, value in (("ScanningSequence", "RM"), ("SequenceVariant", "NONE")):

@@ -1,0 +1,76 @@
+"""``ddfm dicom wrap``: a fused volume file to a derived DICOM series."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ddfm_monai.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from ddfm_monai.batch.two_series import FolderResult
+    from ddfm_monai.progress import ProgressCallback
+
+__all__ = ["wrap"]
+
+
+def wrap(
+    fused: Path = typer.Argument(..., help="Fused volume, as ddfm fuse writes it (NRRD, NIfTI, MHA)."),
+    reference: Path = typer.Option(..., help="Folder with the reference's DICOM series. Never written to."),
+    second: Path = typer.Option(None, help="Folder with the other source's DICOM series, if it has one."),
+    second_affine: str = typer.Option(
+        None, help="Where the second's voxels lay when it was fused, if it was moved: 16 numbers, row by row, RAS mm."
+    ),
+    provenance: Path = typer.Option(None, help="How it was made.  [default: the JSON file beside the fused volume]"),
+    output: Path = typer.Option(..., "-o", "--output", help="Folder for the series."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an earlier result."),
+    json_lines: bool = typer.Option(False, "--json", help="Speak JSON lines on standard output (docs/protocol.md)."),
+) -> int:
+    """Write a fused volume as a DICOM series of the reference's patient and study. Not for diagnostic use.
+
+    For a volume that was fused from files of the same series in another format, as 3D Slicer does.
+    """
+    from ddfm_monai._version import __version__
+    from ddfm_monai.protocol import events_on_stdout, sigterm_as_interrupt
+
+    def work(progress: ProgressCallback) -> FolderResult:
+        from ddfm_monai.batch.wrap import wrap_fused
+
+        return wrap_fused(
+            fused,
+            reference,
+            output,
+            second=second,
+            second_affine=_affine(second_affine),
+            provenance=provenance,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+    if json_lines:
+        with events_on_stdout(__version__) as events:
+            result = work(events)
+            for warning in result.record["warnings"]:
+                events.log(warning, "warning")
+            events.result({"fused": output}, result.provenance)
+    else:
+        with sigterm_as_interrupt():
+            result = work(lambda step: None)
+        for warning in result.record["warnings"]:
+            typer.echo(warning, err=True)
+        typer.echo(f"fused: {output}")
+    return ExitCode.DONE
+
+
+def _affine(text: str | None) -> list[list[float]] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 16:
+        raise UsageError(f"--second-affine is {text!r}; expected 16 numbers with commas between them, row by row.")
+    return [numbers[row : row + 4] for row in range(0, 16, 4)]
