@@ -117,7 +117,7 @@ def em_alone(a: Volume, b: Volume) -> Volume:
     fused = []
     for slice_a, slice_b in zip(first.split(1), second.split(1), strict=True):
         state = likelihood.prepare(slice_a, slice_b)
-        f = torch.maximum(slice_a, slice_b)
+        f = likelihood.initial(state)
         for _ in range(inferer.num_inference_steps):
             f = likelihood.rectify(f, state)
         fused.append(likelihood.finish(f, state)[0, 0])

@@ -32,6 +32,9 @@ class State(Protocol):
 class Likelihood(Protocol):
     """The EM side of DDFM: two sources a, b and, at each step, a correction of the network's clean estimate.
 
+    What libraries for inverse problems call a data fidelity: how well an image explains the data, its value
+    (:meth:`objective`) and a step that lowers it (:meth:`rectify`).
+
     All state is per slice (dimension 0), so that batch-mates never meet. Attributes: ``name``; ``luma``, how a
     three-channel network's estimate becomes grey; ``default_steps``, network evaluations, and ``start_timestep``, where
     sampling begins, both by default.
@@ -53,6 +56,9 @@ class Likelihood(Protocol):
 
     def rectify(self, f: Tensor, state: Any) -> Tensor:
         """One EM step: ``f̃0 -> f̂0``, both (B, 1, H, W)."""
+
+    def objective(self, f: Tensor, state: Any) -> Tensor | None:
+        """What an EM step never raises, (B,), or None where no such function is known."""
 
     def finish(self, f: Tensor, state: Any) -> Tensor:
         """What is done to the last estimate (B, 1, H, W)."""

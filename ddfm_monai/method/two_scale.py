@@ -14,7 +14,9 @@ be dark there: no halos. Each part of each source is seen through a Laplace term
 
 As in the paper each Laplace is a Gaussian whose variance has an exponential prior. The E-step's expectation of its
 inverse is proportional to one over the residual of ``f̃0``; the hyper-parameters of the two sources are taken to be
-equal, so they cancel. The M-step is then a mean per pixel, weighted by w (or v) times these expectations: the image d.
+equal, so they cancel. The M-step is then a mean per pixel, weighted by w (or v) times these expectations, within the
+range that f may not leave. The base of f is a hidden variable and persists from step to step, as u does in the paper:
+what the network changes in f, it changes in the details.
 
 Noise: a source is a clean image plus white noise whose sd is estimated per slice. The clean image is one more hidden
 variable, and its expectation is what the prior is made for: Tweedie's formula, one evaluation of the network at the
@@ -50,9 +52,10 @@ class _State:
     detail: tuple[Tensor, Tensor]  # D'a + κ_b Xb, D'b + κ_a Xa
     detail_weight: Tensor  # v
     noise: tuple[Tensor, Tensor]  # sd of the noise in a, b: (B, 1, 1, 1)
-    low: Tensor  # what the result may not leave
+    low: Tensor  # what the result may not leave; -1 both where it is background
     high: Tensor
     background: Tensor
+    f_base: Tensor  # base of f, from the last M-step
     responsibility: tuple[Tensor, Tensor]  # of the first source for base and detail, from the last E-step
     outside: Tensor | None = None  # pixels that the last step had to bring back into the range
 
@@ -128,35 +131,51 @@ class TwoScaleEM:
         brightness = (_grey(base[0]) ** 2 + _TINY, _grey(base[1]) ** 2 + _TINY)
         w = _choice(brightness[0], brightness[1], self.base_power)
         v = _choice(salience[0], salience[1], self.detail_power)
-        low, high = _local_range(a, b)
+        low, high = (x.masked_fill(background, -1.0) for x in _local_range(a, b, self.tolerance))
         return _State(
             base=base,
             base_weight=w,
             detail=(sharp[0] + self.second_share * shared[1], sharp[1] + self.reference_share * shared[0]),
             detail_weight=v,
-            low=low - self.tolerance,
-            high=high + self.tolerance,
+            low=low,
+            high=high,
             background=background,
             noise=sd,
+            f_base=_mean(base, w),
             responsibility=(w, v),
         )
 
     def initial(self, state: _State) -> Tensor | None:
         """The M-step with the weights alone, (B, 1, H, W)."""
-        return self._bounded(_mean(state.base, state.base_weight) + _mean(state.detail, state.detail_weight), state)
+        w, v = state.base_weight, state.detail_weight
+        return self._maximise(state, (w, 1 - w), (v, 1 - v))
 
     def rectify(self, f: Tensor, state: _State) -> Tensor:
         """One EM step: the estimate ``f̃0`` (B, 1, H, W) becomes ``f̂0``; updates ``state``."""
-        base = self._base(f)
-        w = self._responsibility(state.base, state.base_weight, base)
-        v = self._responsibility(state.detail, state.detail_weight, f - base)
-        data = _mean(state.base, w) + _mean(state.detail, v)
-        state.responsibility = (w, v)
-        return self._bounded(data, state)
+        base = self._expect(state.base, state.base_weight, state.f_base)
+        detail = self._expect(state.detail, state.detail_weight, f - state.f_base)
+        return self._maximise(state, base, detail)
+
+    def objective(self, f: Tensor, state: _State) -> Tensor:
+        """What an EM step never raises, (B,), for an f (B, 1, H, W) within the range.
+
+        The weighted Laplace terms of the module's text, at the base of f that the state holds. A Laplace term of a
+        softened residual is ``φ(r) = |r| - s log(1 + |r|/s)`` (Fair's): the E-step's ``1 / (|r| + s)`` makes
+        ``C r²/2`` an upper bound of it, which the M-step minimises within the range.
+        """
+        terms = (
+            weight * _fair(part - source, self.softness)
+            for parts, w, part in (
+                (state.base, state.base_weight, state.f_base),
+                (state.detail, state.detail_weight, f - state.f_base),
+            )
+            for source, weight in zip(parts, (w, 1 - w), strict=True)
+        )
+        return sum(terms, torch.zeros_like(f)).sum((1, 2, 3))
 
     def finish(self, f: Tensor, state: _State) -> Tensor:
         """The last estimate is the result; a draw may have left the range."""
-        return self._bounded(f, state)
+        return torch.minimum(torch.maximum(f, state.low), state.high)
 
     def _base(self, image: Tensor) -> Tensor:
         """G: the guided filter of an image by itself, with Gaussian windows."""
@@ -170,16 +189,22 @@ class TwoScaleEM:
         energy = _gaussian(detail**2, self.detail_sigma) / 4 + _TINY
         return energy * (_gaussian(_grey(image) ** 2, self.detail_sigma) + 1e-4) ** self.brightness_power
 
-    def _responsibility(self, parts: tuple[Tensor, Tensor], weight: Tensor, f: Tensor) -> Tensor:
-        """E-step: the share of the first source, ``C w / (C w + D (1 - w))``, C and D one over the residuals of f."""
-        C = weight / ((f - parts[0]).abs() + self.softness)
-        D = (1 - weight) / ((f - parts[1]).abs() + self.softness)
-        return C / (C + D)
+    def _expect(self, parts: tuple[Tensor, Tensor], weight: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+        """E-step: C w and D (1 - w), where C and D are one over the residuals of f."""
+        C, D = (1 / ((f - part).abs() + self.softness) for part in parts)
+        return C * weight, D * (1 - weight)
 
-    def _bounded(self, f: Tensor, state: _State) -> Tensor:
+    def _maximise(self, state: _State, base: tuple[Tensor, Tensor], detail: tuple[Tensor, Tensor]) -> Tensor:
+        """M-step: both parts are weighted means; where their sum leaves the range, the less certain part gives way."""
+        P, Q = base[0] + base[1], detail[0] + detail[1]
+        w, v = base[0] / P, detail[0] / Q
+        f_base = _mean(state.base, w)
+        f = f_base + _mean(state.detail, v)
         inside = torch.minimum(torch.maximum(f, state.low), state.high)
+        state.f_base = f_base + (inside - f) * Q / (P + Q)
+        state.responsibility = (w, v)
         state.outside = ((inside != f) & ~state.background).sum((1, 2, 3))
-        return inside.masked_fill(state.background, -1.0)
+        return inside
 
 
 def estimate_noise(image: Tensor) -> Tensor:
@@ -211,14 +236,19 @@ def _mean(parts: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
     return weight * parts[0] + (1 - weight) * parts[1]
 
 
+def _fair(r: Tensor, s: float) -> Tensor:
+    """``|r| - s log(1 + |r|/s)``: nearly r²/2s at 0, nearly |r| far from it."""
+    return r.abs() - s * torch.log1p(r.abs() / s)
+
+
 def _choice(a: Tensor, b: Tensor, power: float) -> Tensor:
     """``a^p / (a^p + b^p)``"""
     return torch.sigmoid(power * (a.log() - b.log()))
 
 
-def _local_range(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value of both within 9 x 9 pixels."""
-    return -_local_maximum(-torch.minimum(a, b)), _local_maximum(torch.maximum(a, b))
+def _local_range(a: Tensor, b: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of both within 9 x 9 pixels, and as much more either way."""
+    return -_local_maximum(-torch.minimum(a, b)) - tolerance, _local_maximum(torch.maximum(a, b)) + tolerance
 
 
 def _local_maximum(image: Tensor) -> Tensor:

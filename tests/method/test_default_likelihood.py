@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ddfm_monai.method import DDFMInferer, Step
 from ddfm_monai.method.schedule import noise_levels
@@ -59,6 +61,30 @@ def test_a_lesion_of_either_source_arrives(pair, source, sign):
     altered[0, source] += lesion
     change = em_alone(altered) - em_alone(pair)
     assert float((change * lesion).sum() / (lesion * lesion).sum()) > 0.53  # 0.5: the mean of both
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    softness=st.floats(0.01, 1),
+    tolerance=st.floats(0, 0.5),
+    height=st.integers(8, 40),
+    width=st.integers(8, 40),
+)
+@settings(max_examples=40, deadline=None)
+def test_an_em_step_never_raises_the_objective(seed, softness, tolerance, height, width):
+    generator = torch.Generator().manual_seed(seed)
+    a, b, f = (torch.rand(3, 2, 1, height, width, generator=generator, dtype=torch.float64) * 2 - 1).unbind()
+    a[..., :3], b[..., :3] = -1, -1  # background
+    likelihood = TwoScaleEM(softness=softness, tolerance=tolerance)
+    state = likelihood.prepare(a, b)
+    likelihood.initial(state)
+    f = likelihood.finish(f, state)  # any image within the range
+    before = likelihood.objective(f, state)
+    for _ in range(4):
+        f = likelihood.rectify(f, state)
+        after = likelihood.objective(f, state)
+        assert bool((after <= before + 1e-9 * before.abs()).all())
+        before = after
 
 
 def test_beside_bone_the_other_source_is_not_dimmed():

@@ -28,7 +28,7 @@ def test_mean_over_the_window_s_part_inside_the_image(images):
 
 def test_local_range_of_two_images(images):
     other = images.flip(-1)
-    low, high = _local_range(images, other)
+    low, high = _local_range(images, other, 0.0)
     for found, both, extreme in (
         (low, torch.minimum(images, other), ndimage.minimum_filter),
         (high, torch.maximum(images, other), ndimage.maximum_filter),
