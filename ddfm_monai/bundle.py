@@ -10,13 +10,16 @@ import difflib
 import json
 import logging
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
+from monai.data.dataset import Dataset
 from monai.data.meta_tensor import MetaTensor
 from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer
@@ -26,29 +29,34 @@ from monai.utils.enums import CommonKeys
 
 from ddfm_monai.errors import DDFMError, UsageError
 from ddfm_monai.files import check_writable_target, sha256_of
+from ddfm_monai.fusion.many import read_ahead
 from ddfm_monai.fusion.outputs import output_names, write_outputs
 from ddfm_monai.fusion.pairs import Pair, find_pairs, target_in
 from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
-from ddfm_monai.priors import Prior
+from ddfm_monai.priors import DEFAULT_PRIOR, Prior, find_prior
 from ddfm_monai.priors.weights_file import fill
 from ddfm_monai.progress import Progress, ProgressCallback
 from ddfm_monai.settings import FusionSettings
-from ddfm_monai.volumes import read_volume
+from ddfm_monai.volumes import read_volume, stem_of
 
 __all__ = [
+    "Cases",
+    "FusionSettings",
     "PairInferer",
+    "PairLoader",
     "ReadPaird",
+    "Targets",
     "WriteFusedd",
     "bundle_folder",
     "bundle_root",
     "check_overrides",
-    "find_cases",
     "fuse_pair",
     "load_network",
     "reason_of",
 ]
 
 _LOG = logging.getLogger("ddfm_monai")
+_SET_BY_CLIENTS = ("run_name",)  # MONAI's federated learning client names every run
 
 
 # --- the workflow that runs ------------------------------------------------------------------------------------------
@@ -89,7 +97,7 @@ def check_overrides() -> None:
     if workflow is None:
         return
     _end_with_message()
-    known: set[str] = set()
+    known = set(_SET_BY_CLIENTS)
     for path in sorted(Path(workflow.config_root_path).glob("*.json")):
         known |= {key.lstrip("+") for key in json.loads(path.read_text())}
     config: dict[str, Any] = dict(workflow.parser.config)  # type: ignore[arg-type, call-overload]
@@ -152,40 +160,77 @@ def reason_of(error: BaseException) -> DDFMError | None:
 # --- the data --------------------------------------------------------------------------------------------------------
 
 
-def find_cases(
-    reference: str | Sequence[str],
-    second: str | Sequence[str],
-    output_dir: str,
-    *,
-    postfix: str = "_fused",
-    overwrite: bool = False,
-    settings: FusionSettings | None = None,
-) -> list[dict[str, str]]:
-    """The data list of the bundle, checked before any work begins.
+class Cases(Sequence[dict[str, str]]):
+    """The data list of the bundle, one ``{"reference", "second", "target"}`` of paths per pair.
+
+    The files are looked at when the list is first read, that is when the run starts: a bundle can be loaded without
+    data, and then all of it is checked before any work begins.
 
     Args:
         reference, second: a file each, a folder each (files match by name), or two lists of equal length.
+        targets: what the results are called.
+
+    Reading the list raises:
+        UsageError: for missing, unmatched or no files, lists of different lengths, two results of one name, or a
+            result that exists.
+    """
+
+    def __init__(self, reference: str | Sequence[str], second: str | Sequence[str], targets: Targets) -> None:
+        self.reference, self.second, self.targets = reference, second, targets
+
+    @cached_property
+    def _found(self) -> list[dict[str, str]]:
+        cases: dict[Path, dict[str, str]] = {}
+        for pair in _pairs(self.reference, self.second):
+            target = self.targets.of(pair)
+            if target in cases:
+                raise _same_name(target, pair)
+            cases[target] = {"reference": str(pair.reference), "second": str(pair.second), "target": str(target)}
+        return list(cases.values())
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._found[index]
+
+
+class Targets:
+    """What results are called: ``output_dir / (name of the reference + postfix)``.
+
+    Args:
         output_dir: where the results go.
         postfix: what is added to the reference's name.
         overwrite: replace results that exist.
         settings: of the fusion; they decide which files there will be.
-
-    Returns:
-        One ``{"reference", "second", "target"}`` of paths per pair.
-
-    Raises:
-        UsageError: for missing, unmatched or no files, lists of different lengths, two results of one name, or a
-            result that exists.
     """
-    cases: dict[Path, dict[str, str]] = {}
-    for pair in _pairs(reference, second):
-        target = target_in(Path(output_dir), pair, postfix)
-        if target in cases:
-            raise UsageError(f"{target}: two references are called {pair.stem!r}. Rename one, or run them apart.")
-        for path in output_names(target, settings).values():
-            check_writable_target(path, overwrite)
-        cases[target] = {"reference": str(pair.reference), "second": str(pair.second), "target": str(target)}
-    return list(cases.values())
+
+    def __init__(
+        self,
+        output_dir: str,
+        postfix: str = "_fused",
+        overwrite: bool = False,
+        settings: FusionSettings | None = None,
+    ) -> None:
+        self.folder, self.postfix, self.overwrite, self.settings = Path(output_dir), postfix, overwrite, settings
+        self._given: dict[Path, Pair] = {}
+
+    def of(self, pair: Pair) -> Path:
+        """The path of a pair's fused volume.
+
+        Raises:
+            UsageError: another pair of this run has that name, or the result exists.
+        """
+        target = target_in(self.folder, pair, self.postfix)
+        if self._given.setdefault(target, pair) != pair:
+            raise _same_name(target, pair)
+        for path in output_names(target, self.settings).values():
+            check_writable_target(path, self.overwrite)
+        return target
+
+
+def _same_name(target: Path, pair: Pair) -> UsageError:
+    return UsageError(f"{target}: two references are called {pair.stem!r}. Rename one, or run them apart.")
 
 
 def _pairs(reference: str | Sequence[str], second: str | Sequence[str]) -> list[Pair]:
@@ -209,24 +254,57 @@ def _pairs(reference: str | Sequence[str], second: str | Sequence[str]) -> list[
 
 
 class ReadPaird(MapTransform):
-    """Read the volumes at ``keys`` with :func:`ddfm_monai.volumes.read_volume`; volumes in memory pass through."""
+    """Read the volumes at ``keys`` with :func:`ddfm_monai.volumes.read_volume`; volumes in memory pass through.
+
+    Args:
+        keys: of the reference and of the second source.
+        targets: give the result of a reference that comes from a file its name, where the item has none (a data list
+            of the user's own).
+        target_key: of the path of the fused volume.
+    """
+
+    def __init__(self, keys: Any, targets: Targets | None = None, target_key: str = "target") -> None:
+        super().__init__(keys)
+        self.targets, self.target_key = targets, target_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        for key in self.key_iterator(d):
-            if not isinstance(d[key], torch.Tensor):
-                path = Path(d[key])
-                d[key] = read_volume(path)
-                if path.is_file():
-                    d[key].meta["sha256"] = sha256_of(path)  # for provenance
+        paths = {key: d[key] for key in self.key_iterator(d) if not isinstance(d[key], (torch.Tensor, np.ndarray))}
+        if self.targets is not None and self.target_key not in d and self.keys[0] in paths:
+            reference, second = (Path(str(d[key])) for key in self.keys)
+            d[self.target_key] = str(self.targets.of(Pair(stem_of(reference), reference, second)))
+        for key, path in paths.items():
+            d[key] = read_volume(path)
+            if Path(path).is_file():
+                d[key].meta["sha256"] = sha256_of(Path(path))  # for provenance
         return d
+
+
+class PairLoader:
+    """The items of a dataset one by one, the next being read while one is fused (as `ddfm fuse` reads folders).
+
+    Args:
+        dataset: of pairs.
+        sampler: which items, in which order; by default all. Several processes share the pairs by theirs.
+    """
+
+    def __init__(self, dataset: Dataset, sampler: Collection[int] | None = None) -> None:
+        self.dataset, self.sampler = dataset, sampler
+
+    def __len__(self) -> int:
+        return len(self.dataset if self.sampler is None else self.sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        indices = range(len(self)) if self.sampler is None else self.sampler
+        for _, read in read_ahead(indices, self.dataset.__getitem__):
+            yield read()
 
 
 class WriteFusedd(MapTransform):
     """Write the :class:`~ddfm_monai.fusion.pipeline.FusionResult` at each key to the path at ``target_key``.
 
-    Beside the volume it writes what ``ddfm fuse`` writes: provenance and picture. A case without a target (volumes
-    that came from memory) is left to the caller.
+    Beside the volume it writes what ``ddfm fuse`` writes: provenance and picture. A case without a target (a
+    reference that came from memory) is left to the caller.
 
     Args:
         keys: of the results.
@@ -264,8 +342,16 @@ def load_network(
     Raises:
         UsageError: if the file is missing, has another hash, or does not fit the network.
     """
-    digest = fill(network_def, Path(weights), sha256)
+    digest = fill(network_def, *_packaged(Path(weights), sha256))
     return Prior(network_def, name, digest).to(device).eval().requires_grad_(False)
+
+
+def _packaged(weights: Path, sha256: str) -> tuple[Path, str]:
+    """In an installed package the bundle has no weights of its own: they are the shipped prior's, stored once."""
+    if weights.is_file() or "_bundles" not in weights.parts:
+        return weights, sha256
+    card = find_prior(DEFAULT_PRIOR)
+    return card.path, card.sha256
 
 
 class PairInferer(Inferer):

@@ -111,7 +111,7 @@ def _run_bundle(settings: dict[str, Any], progress: Any) -> FusionResult:
                 str(root / "configs" / "inference.json"),
                 workflow_type="infer",
                 logging_file=False,
-                **{**_packaged_weights(root), **settings},
+                **settings,
             )
             workflow.initialize()
             if progress is not None:
@@ -123,13 +123,3 @@ def _run_bundle(settings: dict[str, Any], progress: Any) -> FusionResult:
             raise reason_of(error) or error from None
         finally:
             logging.disable(logging.NOTSET)
-
-
-def _packaged_weights(root: Path) -> dict[str, str]:
-    """In an installed package the bundle has no weights of its own: they are the shipped prior's, stored once."""
-    if (root / "models").is_dir():
-        return {}
-    from ddfm_monai.priors import find_prior
-
-    card = find_prior("medical")
-    return {"weights": str(card.path), "weights_sha256": card.sha256}

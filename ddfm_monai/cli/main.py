@@ -20,7 +20,6 @@ app = typer.Typer(
     name="ddfm",
     help="Fuse two co-registered volumes of one patient (MRI with CT, PET or SPECT). Not for diagnostic use.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -39,7 +38,7 @@ def _root(
 
 
 # Each command module has `register(app)`.
-for _module in ("fuse", "demo", "evaluate", "dicom", "prior"):
+for _module in ("fuse", "demo", "evaluate", "dicom", "prior", "bundle"):
     importlib.import_module(f"ddfm_monai.cli.{_module}").register(app)
 
 

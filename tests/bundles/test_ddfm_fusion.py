@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
+from monai.bundle import ConfigWorkflow, create_workflow, load, verify_metadata, verify_net_in_out
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
@@ -102,7 +102,7 @@ def test_every_property_is_there_and_of_its_type(settings: dict[str, Any], pair:
     assert isinstance(made.dataset, Dataset)
     assert set(made.dataset[0]) == {"reference", "second", "target"}
     assert made.dataset[0]["reference"].shape == (1, *nib.load(pair[0]).shape)
-    assert made.dataset_data == [made.dataset.data[0]]
+    assert list(made.dataset_data) == [made.dataset.data[0]]
     assert isinstance(made.evaluator, SupervisedEvaluator)
     assert isinstance(made.network_def, torch.nn.Module)
     assert isinstance(made.inferer, Inferer)
@@ -310,6 +310,46 @@ def test_a_damaged_volume_leaves_nothing_behind(
     pair[1].write_bytes(pair[1].read_bytes()[:2000])
     assert "head_ct.nii.gz" in fails(InputError, reference=str(pair[0]), second=str(pair[1]), **settings)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_a_data_list_of_the_users_own_is_written_too(
+    settings: dict[str, Any], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    listed = tmp_path / "datalist.json"
+    listed.write_text(json.dumps({"test": [{"reference": str(pair[0]), "second": str(pair[1])}]}))
+    expression = f"$monai.data.load_decathlon_datalist('{listed}', True, 'test', '/')"
+    run(**{**settings, "steps": 1, "dataset#data": expression})
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"head_mri_fused.{suffix}" for suffix in ("nii.gz", "json", "png")
+    }
+
+
+def test_two_items_of_a_data_list_never_write_one_file(
+    settings: dict[str, Any], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(pair[0], tmp_path / "other" / pair[0].name)
+    items = [{"reference": str(path), "second": str(pair[1])} for path in (pair[0], other)]
+    message = fails(UsageError, overwrite=True, **{**settings, "steps": 1, "dataset#data": items})
+    assert "two references are called 'head_mri'" in message
+
+
+def test_the_bundle_loads_without_data_as_monais_clients_do_it() -> None:
+    network = load("ddfm_fusion", bundle_dir=str(BUNDLE.parent), workflow_type="inference", source="monaihosting")
+    assert isinstance(network, torch.nn.Module)
+    made = create_workflow(config_file=str(CONFIG), workflow_type="infer", logging_file=False)
+    assert isinstance(made.network_def, torch.nn.Module)
+
+
+def test_without_the_package_the_last_line_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys; sys.modules['ddfm_monai'] = None; "
+        f"sys.argv = ['monai.bundle', 'run', '--config_file', {str(CONFIG)!r}]; "
+        "runpy.run_module('monai.bundle', run_name='__main__')"
+    )
+    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert failed.returncode != 0
+    assert "pip install ddfm-monai" in failed.stderr.strip().splitlines()[-1]
 
 
 def test_the_bundle_is_found_beside_the_package() -> None:
