@@ -196,8 +196,9 @@ def _check_pair(base: SubSeries, second: SubSeries, relation: str, where: str) -
     for item in (base, second):
         if item.problem is not None:
             raise UsageError(f"{where}: {item.key.short()}: {item.problem.text(show_path=False)}", item.problem.code)
-    if not base.usable_as_base:
-        raise UsageError(f"{where}: {base.key.short()} is tilted. {_remedy('E_GANTRY_TILT')}", "E_GANTRY_TILT")
+    if base.not_as_base is not None:
+        problem = base.not_as_base
+        raise UsageError(f"{where}: {base.key.short()}: {problem.text(show_path=False)}", problem.code)
     if relation == "for" and base.frame_of_reference_uid != second.frame_of_reference_uid:
         raise UsageError(
             f"{where}: relation for, but the Frame of Reference UIDs differ. {_remedy('S_DIFFERENT_FRAME')}",

@@ -166,9 +166,7 @@ def not_a_candidate(item: SubSeries) -> Problem | None:
     """Why a sub-series is not paired automatically, or None."""
     if item.exclusion is not None or item.problem is not None:
         return item.exclusion or item.problem
-    if item.kind == "mr" and not item.usable_as_base and item.grid is not None:
-        return Problem("E_GANTRY_TILT", f"the slices are stacked at {item.grid.tilt:.1f} degrees to their normal")
-    return None
+    return item.not_as_base if item.kind == "mr" else None
 
 
 # ------------------------------------------------------------------------------------------------ one pair

@@ -85,13 +85,30 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     "E_IRREGULAR_SPACING": Explanation(
         "The slices are not equally spaced along one straight line.",
-        "spacing constant to 1 % and 0.01 mm",
-        "Use a reconstruction with constant spacing, or resample the series first.",
+        "spacing constant to 1 % and 0.01 mm over the whole stack",
+        "Use a reconstruction with constant spacing. A series whose slices touch can be the second of a pair as it is; "
+        "to make it the reference, convert it with dcm2niix and take the file that ends in _Eq.",
     ),
     "E_DUPLICATE_POSITION": Explanation(
         "Several different slices lie at the same position and no attribute tells them apart.",
         "one slice per position, or an echo, time, b-value or acquisition number that separates them",
         "Export only the volume that is wanted.",
+    ),
+    "E_PIECES": Explanation(
+        "Slices lie like one volume but differ in an attribute, and no rule says whether they are one or several.",
+        "one value for all slices of a volume, or volumes that each make a regular stack",
+        "Export each volume as a series of its own; if all slices are one volume, convert them with dcm2niix -m 1 and "
+        "fuse the NIfTI file.",
+    ),
+    "E_FRAMES_OF_REFERENCE": Explanation(
+        "Slices lie like one volume but have different Frame of Reference UIDs: their positions are unrelated.",
+        "one Frame of Reference UID for all slices of a volume",
+        "Export the series again from its source without the de-identification that gave every slice a UID of its own.",
+    ),
+    "E_SERIES_PER_SLICE": Explanation(
+        "Slices that lie like one volume have Series Instance UIDs of their own.",
+        "one Series Instance UID for all slices of a volume",
+        "Export the series again from its source without the de-identification that gave every slice a UID of its own.",
     ),
     "E_DUPLICATE_INSTANCE": Explanation(
         "Two files carry the same SOP Instance UID but different pixels.",
@@ -104,7 +121,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Use the tilted series as the second of the pair, or correct the tilt first.",
     ),
     "E_MOSAIC": Explanation(
-        "The image is a Siemens mosaic: many slices as tiles of one picture.",
+        "The image is a mosaic: many slices as tiles of one picture (Siemens mosaic, UIH grid).",
         "one slice per image, or an enhanced multi-frame image",
         "Export the series as enhanced DICOM, or convert it with dcm2niix and fuse the NIfTI file.",
     ),
@@ -289,7 +306,27 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     # Remarks on volumes that are used.
     "W_DUPLICATE_INSTANCE": Explanation(
-        "The same instance was found more than once, with equal pixels.", "one copy", "Nothing to do: one was used."
+        "The same slice was found more than once, with equal pixels.", "one copy", "Nothing to do: one was used."
+    ),
+    "W_MIXED": Explanation(
+        "An attribute that often sets volumes apart differs between slices of this volume.",
+        "one value",
+        "Check that the slices are of one volume.",
+    ),
+    "W_UNEVEN": Explanation(
+        "The distance between slices changes along the stack; an even grid was interpolated between the slices.",
+        "equally spaced slices",
+        "Nothing to do: it can be the second of a pair, not the reference.",
+    ),
+    "W_DERIVED": Explanation(
+        "The only series given is a derived image (MPR, parameter map...).",
+        "an original image",
+        "Check that it is the one that is meant.",
+    ),
+    "W_NO_SLICE_VECTOR": Explanation(
+        "Slice Vector is missing; there are as many frames as slices, and they were taken in their order.",
+        "a Slice Vector",
+        "Check that the volume is not upside down.",
     ),
     "W_MONOCHROME1": Explanation(
         "Photometric Interpretation is MONOCHROME1 (display low values bright).",

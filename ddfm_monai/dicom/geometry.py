@@ -14,13 +14,18 @@ from numpy.typing import NDArray
 from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.space import flip
 
-__all__ = ["Grid", "Matrix4", "Vector3", "along_normal", "fit_grid", "matrix4"]
+__all__ = ["Grid", "Matrix4", "Vector3", "along_normal", "fit_grid", "is_even", "matrix4"]
 
-# A step may differ from the usual one by 1 % (highdicom's tolerance) and 0.01 mm (3D Slicer's).
+# No slice may be further from its place on the even grid that fits the whole stack best than 1 % of a step (highdicom's
+# tolerance) and 0.01 mm (3D Slicer's).
 RELATIVE_TOLERANCE = 0.01
 ABSOLUTE_TOLERANCE = 0.01
-# No slice may be further from its place on the grid than a tenth of a step.
-DRIFT_TOLERANCE = 0.1
+# Positions written with one or two decimals lie beside the grid by their rounding, but never by a fifth of a step.
+ROUNDING_TOLERANCE = 0.2
+# So many gaps of another size one after the other are another spacing; fewer are missing slices.
+ANOTHER_SPACING = 3
+# Below this many degrees a tilt is rounding of the direction cosines.
+SMALLEST_TILT = 0.1
 # Direction cosines are decimals of limited length.
 ORTHONORMAL_TOLERANCE = 1e-3
 # 2 GB as float32.
@@ -48,17 +53,24 @@ class Grid:
             with gantry tilt it is not perpendicular to the slices.
         spacing: voxel size in mm along x, y and z (z: distance between slice planes along their normal).
         tilt: angle between the slice step and the slice normal, degrees; 0 when within rounding.
+        uneven: where the slices are not equally spaced, the place of each on the z axis, in voxels from 0 to Z - 1: the
+            grid's own planes are interpolated between them. Empty where plane z is slice z.
     """
 
     shape: tuple[int, int, int]
     lps: Matrix4
     spacing: Vector3
     tilt: float
+    uneven: tuple[float, ...] = ()
 
     @property
     def affine(self) -> NDArray[np.float64]:
         """4x4 float64, voxel index to RAS mm (the convention of nibabel and MONAI)."""
         return flip(np.array(self.lps))
+
+    def slice_at(self, z: float) -> float:
+        """The slice that lies at a place on the z axis, counted from 0, with fractions between two slices."""
+        return float(np.interp(z, self.uneven, np.arange(len(self.uneven)))) if self.uneven else z
 
 
 def fit_grid(
@@ -67,14 +79,19 @@ def fit_grid(
     pixel_spacing: tuple[float, float] | None,
     rows: int,
     columns: int,
+    thicknesses: Sequence[float | None] = (),
 ) -> Grid:
     """The grid on which slices lie.
+
+    Slices whose spacing changes along the stack, and which all touch their neighbours, get an even grid of the smallest
+    gap (``Grid.uneven``): such a volume can be resampled onto another, but its grid is none that was measured.
 
     Args:
         positions: Image Position (Patient) of each slice, in the order of :func:`along_normal`.
         orientation: row direction and column direction, six numbers.
         pixel_spacing: between rows (y), between columns (x), mm.
         rows, columns: matrix of a slice.
+        thicknesses: Slice Thickness of each slice, mm.
 
     Raises:
         DicomError: ``E_NO_GEOMETRY``, ``E_NO_PIXEL_SPACING``, ``E_SINGLE_SLICE``, ``E_TOO_LARGE``,
@@ -92,23 +109,40 @@ def fit_grid(
         raise Problem("E_NO_PIXEL_SPACING", "Pixel Spacing is missing or not positive").error()
     if len(known) < 2:
         raise Problem("E_SINGLE_SLICE", "there is one slice only").error()
-    if rows * columns * len(known) > MAXIMUM_VOXELS:
-        raise Problem("E_TOO_LARGE", f"{columns} x {rows} x {len(known)} voxels").error()
     row, column = _directions(orientation)
     normal = np.cross(row, column)
     points = np.array(known)
     heights = points @ normal
-    _check_gaps(np.diff(heights))
-    step = (points[-1] - points[0]) / (len(points) - 1)
-    _check_line(points, step, normal)
+    rounding = _rounding(points)
+    uneven: tuple[float, ...] = ()
+    problem = _uneven_gaps(heights, rounding)
+    if problem is not None:
+        if problem.code == "E_DUPLICATE_POSITION" or not _touch(heights, thicknesses):
+            raise problem.error()
+        index = (heights - heights[0]) / np.diff(heights).min()
+        count = int(np.ceil(index[-1] - 1e-6)) + 1
+        index *= (count - 1) / index[-1]
+        uneven = tuple(float(value) for value in index)
+    else:
+        count, index = len(points), np.arange(len(points), dtype=np.float64)
+    if rows * columns * count > MAXIMUM_VOXELS:
+        raise Problem("E_TOO_LARGE", f"{columns} x {rows} x {count} voxels").error()
+    step, origin = np.polynomial.polynomial.polyfit(index, points, 1)[::-1]
+    _check_line(points - origin - index[:, None] * step, step, normal, rounding)
     spacing = (pixel_spacing[1], pixel_spacing[0], float(step @ normal))
     lps = np.eye(4)
-    lps[:3, 0], lps[:3, 1], lps[:3, 2], lps[:3, 3] = row * spacing[0], column * spacing[1], step, points[0]
+    lps[:3, 0], lps[:3, 1], lps[:3, 2], lps[:3, 3] = row * spacing[0], column * spacing[1], step, origin
     sideways = float(np.linalg.norm(step - spacing[2] * normal))
+    tilt = float(np.degrees(np.arctan2(sideways, spacing[2])))
     # Below a tenth of a pixel over the whole stack the shear is rounding of the header's decimals.
-    tilted = sideways * (len(points) - 1) > 0.1 * min(pixel_spacing)
-    tilt = float(np.degrees(np.arctan2(sideways, spacing[2]))) if tilted else 0.0
-    return Grid((columns, rows, len(points)), matrix4(lps), spacing, tilt)
+    tilted = sideways * (count - 1) > max(0.1 * min(pixel_spacing), rounding) and tilt > SMALLEST_TILT
+    return Grid((columns, rows, count), matrix4(lps), spacing, tilt if tilted else 0.0, uneven)
+
+
+def is_even(positions: Sequence[Vector3], orientation: tuple[float, ...]) -> bool:
+    """Whether slices at these positions (at least two, in the order of :func:`along_normal`) are equally spaced."""
+    heights = np.array([along_normal(position, orientation) for position in positions])
+    return _uneven_gaps(heights, _rounding(np.array(positions))) is None
 
 
 def along_normal(position: Vector3 | None, orientation: tuple[float, ...] | None) -> float:
@@ -132,35 +166,67 @@ def _directions(orientation: tuple[float, ...]) -> tuple[NDArray[np.float64], ND
     return row / lengths[0], column / lengths[1]
 
 
-def _check_gaps(gaps: NDArray[np.float64]) -> None:
-    """Equal steps along the normal; a gap that is a multiple of the others is a missing slice."""
-    usual = float(np.median(gaps))
-    tolerance = RELATIVE_TOLERANCE * usual + ABSOLUTE_TOLERANCE
+def _rounding(points: NDArray[np.float64]) -> float:
+    """The last decimal that positions are written with, mm: 0.1 or less; 0 for whole numbers, which are not rounded."""
+    for decimals in range(4):
+        if np.abs(points - points.round(decimals)).max() < 1e-7:
+            return 10.0**-decimals if decimals else 0.0
+    return 0.0
+
+
+def _uneven_gaps(heights: NDArray[np.float64], rounding: float) -> Problem | None:
+    """Why slices are not equally spaced along their normal, measured against the even grid that fits all of them best.
+
+    A gap that is a multiple of the others is a missing slice, unless several such gaps follow one another.
+    """
+    gaps = np.diff(heights)
     same = np.flatnonzero(gaps < ABSOLUTE_TOLERANCE)
     if len(same):
-        raise Problem(
-            "E_DUPLICATE_POSITION", f"{len(same)} positions are taken twice, the first at slice {same[0] + 1}"
-        ).error()
-    off = np.flatnonzero(np.abs(gaps - usual) > tolerance)
-    if len(off):
-        factors = gaps[off] / usual
-        after = f"after slice {off[0] + 1} of {len(gaps) + 1}"
-        where = f"the gap {after} is {gaps[off[0]]:.3f} mm, the usual one {usual:.3f} mm"
-        if np.all(np.abs(factors - np.round(factors)) * usual < 2 * tolerance) and np.all(np.round(factors) >= 2):
-            missing = int(np.sum(np.round(factors) - 1))
-            raise Problem("E_MISSING_SLICES", f"{missing} slice(s) missing: {where}").error()
-        raise Problem("E_IRREGULAR_SPACING", where).error()
-    heights = np.concatenate([[0.0], np.cumsum(gaps)])
-    drift = np.abs(heights - np.arange(len(heights)) * heights[-1] / len(gaps)).max()
-    if drift > DRIFT_TOLERANCE * usual:
-        raise Problem("E_IRREGULAR_SPACING", f"the slices drift {drift:.3f} mm from equal spacing").error()
+        found = f"{len(same)} positions are taken twice, the first at slice {same[0] + 1}"
+        return Problem("E_DUPLICATE_POSITION", found)
+    usual = float(np.median(gaps))
+    if _off_even_grid(heights, np.arange(len(heights)), rounding) is None:
+        return None
+    steps = np.maximum(np.rint(gaps / usual), 1).astype(int)
+    worst = int(np.abs(gaps - usual).argmax())
+    where = f"the gap after slice {worst + 1} of {len(heights)} is {gaps[worst]:.3f} mm, the usual one {usual:.3f} mm"
+    if steps.max() > 1 and _off_even_grid(heights, np.concatenate([[0], np.cumsum(steps)]), rounding) is None:
+        first = int(np.flatnonzero(steps > 1)[0])
+        if not (steps[first : first + ANOTHER_SPACING] > 1).all() or len(gaps) - first < ANOTHER_SPACING:
+            gap = f"the gap after slice {first + 1} of {len(heights)} is {gaps[first]:.3f} mm"
+            return Problem(
+                "E_MISSING_SLICES", f"{int((steps - 1).sum())} slice(s) missing: {gap}, the usual one {usual:.3f} mm"
+            )
+    return Problem("E_IRREGULAR_SPACING", where)
 
 
-def _check_line(points: NDArray[np.float64], step: NDArray[np.float64], normal: NDArray[np.float64]) -> None:
+def _off_even_grid(heights: NDArray[np.float64], index: NDArray[np.int_], rounding: float) -> float | None:
+    """How far a slice lies from its place on the best even grid, mm; None if within the tolerance."""
+    coefficients = np.polynomial.polynomial.polyfit(index, heights, 1)
+    off = float(np.abs(heights - np.polynomial.polynomial.polyval(index, coefficients)).max())
+    step = float(coefficients[1])
+    return None if off <= _tolerance(step, rounding) else off
+
+
+def _tolerance(step: float, rounding: float) -> float:
+    return max(RELATIVE_TOLERANCE * step + ABSOLUTE_TOLERANCE, min(rounding, ROUNDING_TOLERANCE * step))
+
+
+def _touch(heights: NDArray[np.float64], thicknesses: Sequence[float | None]) -> bool:
+    """Whether no gap is wider than the thicker of the two slices beside it: between them nothing is invented."""
+    known = [thickness for thickness in thicknesses if thickness is not None]
+    if len(known) < len(heights):
+        return False
+    thick = np.array(known)
+    return bool((np.diff(heights) <= np.maximum(thick[1:], thick[:-1]) * (1 + RELATIVE_TOLERANCE)).all())
+
+
+def _check_line(
+    away: NDArray[np.float64], step: NDArray[np.float64], normal: NDArray[np.float64], rounding: float
+) -> None:
     """All slice origins on one straight line, else the slices are shifted sideways against each other."""
-    away = points - points[0] - np.arange(len(points))[:, None] * step
     sideways = np.linalg.norm(away - (away @ normal)[:, None] * normal, axis=1)
     worst = int(sideways.argmax())
-    if sideways[worst] > RELATIVE_TOLERANCE * np.linalg.norm(step) + ABSOLUTE_TOLERANCE:
-        where = f"slice {worst + 1} of {len(points)} lies {sideways[worst]:.3f} mm beside the line of the others"
+    if sideways[worst] > _tolerance(float(np.linalg.norm(step)), rounding):
+        where = f"slice {worst + 1} of {len(away)} lies {sideways[worst]:.3f} mm beside the line of the others"
         raise Problem("E_IRREGULAR_SPACING", where).error()

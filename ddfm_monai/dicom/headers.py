@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ddfm_monai.dicom.codes import FUSION, OWN_MODEL_NAME, OWN_SCHEME
@@ -44,10 +45,13 @@ MODALITY_OF_CLASS = {
 }
 """The SOP classes that are read. The class decides, not the attribute Modality, which is free to be wrong."""
 
+MR = "1.2.840.10008.5.1.4.1.1.4"
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+NUCLEAR = ("1.2.840.10008.5.1.4.1.1.20",)
 SPATIAL_REGISTRATION = "1.2.840.10008.5.1.4.1.1.66.1"
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
-# These make a different image of the same place: frames that differ in them never share a volume.
+# These make a different image of the same place.
 CONTRAST = ("EchoTime", "DiffusionBValue", "InversionTime", "KVP", "ConvolutionKernel")
 
 # These may differ within one volume (some scanners number every slice), so they only count where positions repeat.
@@ -58,6 +62,8 @@ REPEAT = (
     "TriggerTime",
     "EchoNumbers",
     "DiffusionGradientOrientation",
+    "RepetitionTime",
+    "FlipAngle",
     "AcquisitionNumber",
     "AcquisitionDateTime",
     "AcquisitionTime",
@@ -94,6 +100,7 @@ class FrameHeader:
         orientation: Image Orientation (Patient): row direction, column direction; or None.
         pixel_spacing: distance between rows (y), between columns (x), mm; or None.
         spacing_between: Spacing Between Slices, mm, or None.
+        thickness: Slice Thickness, mm, or None.
         image_type: Image Type, or the frame's Frame Type.
         contrast: name and value of what makes this another image of the same place.
         repeat: name and value of what may tell apart slices at the same position.
@@ -104,6 +111,7 @@ class FrameHeader:
     orientation: tuple[float, ...] | None
     pixel_spacing: tuple[float, float] | None
     spacing_between: float | None
+    thickness: float | None
     image_type: tuple[str, ...]
     contrast: tuple[tuple[str, str], ...]
     repeat: tuple[tuple[str, str], ...]
@@ -210,9 +218,11 @@ def open_dataset(source: Path | BinaryIO, path: Path, stop_before_pixels: bool) 
             raise Problem("S_NOT_DICOM", "the file is not DICOM", path).error()
         if not ds.file_meta.get("TransferSyntaxUID"):
             ds.file_meta.TransferSyntaxUID = _encoding(ds)
-    except (DicomError, OSError):
+    except DicomError:
         raise
     except Exception as error:  # pydicom raises almost anything on broken bytes
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the operating system's; without a number it is pydicom's
         raise Problem("E_HEADER", f"the header cannot be parsed ({type(error).__name__})", path).error() from error
     return ds
 
@@ -247,6 +257,8 @@ def image_header(ds: FileDataset, path: Path, after_header: bytes | None, remain
     remarks = []
     if ds.preamble is None:
         remarks.append(Problem("W_NO_PREAMBLE", "the file has no preamble", path))
+    if frames and sop_class_uid in NUCLEAR and "SliceVector" not in ds:
+        remarks.append(Problem("W_NO_SLICE_VECTOR", "Slice Vector is missing", path))
     return ImageHeader(
         path=path,
         patient=patient,
@@ -386,7 +398,7 @@ def _content(
 def _frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
     if items(ds, "PerFrameFunctionalGroupsSequence"):
         return _enhanced_frames(ds)
-    if text(ds, "SOPClassUID").endswith(".1.1.20"):
+    if text(ds, "SOPClassUID") in NUCLEAR:
         return _nuclear_frames(ds, path)
     if (whole(ds, "NumberOfFrames") or 1) != 1:
         raise HeaderError("NumberOfFrames is greater than 1, but there are no functional groups")
@@ -400,6 +412,7 @@ def _single_frame(ds: Dataset) -> FrameHeader:
         orientation=_orientation(ds),
         pixel_spacing=_pixel_spacing(ds),
         spacing_between=number(ds, "SpacingBetweenSlices"),
+        thickness=_thickness(ds),
         image_type=texts(ds, "ImageType"),
         contrast=_named(ds, CONTRAST),
         repeat=_named(ds, REPEAT),
@@ -434,7 +447,7 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
     content, measures = group("FrameContentSequence"), group("PixelMeasuresSequence")
     contrast = [
         *_named(content, ("StackID",)),
-        *((("EchoTime", value),) if (value := _rounded(group("MREchoSequence"), "EffectiveEchoTime")) else ()),
+        *((("EchoTime", value),) if (value := _joined(group("MREchoSequence"), "EffectiveEchoTime")) else ()),
         *_named(group("MRDiffusionSequence"), ("DiffusionBValue",)),
         *_named(group("MRModifierSequence"), ("InversionTimes",)),
         *_named(group("CTReconstructionSequence"), ("ConvolutionKernel",)),
@@ -451,6 +464,7 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
         orientation=_orientation(group("PlaneOrientationSequence")),
         pixel_spacing=_pixel_spacing(measures),
         spacing_between=number(measures, "SpacingBetweenSlices"),
+        thickness=_thickness(measures),
         image_type=texts(group(FRAME_TYPE_MACROS.get(modality, "")), "FrameType") or texts(ds, "ImageType"),
         contrast=tuple(contrast),
         repeat=tuple(repeat),
@@ -482,10 +496,8 @@ def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
         found = "\\".join(image_type) or "nothing"
         raise Problem("E_NOT_TOMOGRAPHIC", f"Image Type is {found}", path).error()
     count = whole(ds, "NumberOfFrames") or 0
-    slices = numbers(ds, "SliceVector")
     detectors = items(ds, "DetectorInformationSequence")
-    if count < 1 or len(slices) != count:
-        raise HeaderError("SliceVector does not have one value for each of NumberOfFrames")
+    slices = _slice_vector(ds, count)
     position = _position(detectors[0]) if detectors else None
     orientation = _orientation(detectors[0]) if detectors else None
     step = number(ds, "SpacingBetweenSlices") or number(ds, "SliceThickness")
@@ -504,6 +516,7 @@ def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
                 orientation=orientation,
                 pixel_spacing=_pixel_spacing(ds),
                 spacing_between=None,
+                thickness=_thickness(ds),
                 image_type=image_type,
                 contrast=tuple((name, str(int(values[frame]))) for name, values in vectors),
                 repeat=(),
@@ -512,15 +525,23 @@ def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
     return tuple(frames)
 
 
+def _slice_vector(ds: Dataset, count: int) -> tuple[float, ...]:
+    """Which slice each frame is, from 1. Without Slice Vector, frames that are as many as the slices are in order."""
+    slices = numbers(ds, "SliceVector")
+    if not slices and count > 1 and whole(ds, "NumberOfSlices") == count:
+        return tuple(range(1, count + 1))
+    if count < 1 or len(slices) != count:
+        raise HeaderError("SliceVector does not have one value for each of NumberOfFrames")
+    return slices
+
+
 def _named(ds: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    pairs = ((keyword, _rounded(ds, keyword)) for keyword in keywords if keyword in ds)
+    pairs = ((keyword, _joined(ds, keyword)) for keyword in keywords if keyword in ds)
     return tuple((keyword, value) for keyword, value in pairs if value)
 
 
-def _rounded(ds: Dataset, keyword: str) -> str:
-    """A selector's value as text. Echo and inversion times jitter from slice to slice: 0.1 ms is enough."""
-    if keyword in ("EchoTime", "EffectiveEchoTime", "InversionTime", "InversionTimes"):
-        return "/".join(f"{round(value, 1):g}" for value in numbers(ds, keyword))
+def _joined(ds: Dataset, keyword: str) -> str:
+    """A selector's value as text."""
     return text(ds, keyword).replace("\\", "/")
 
 
@@ -532,6 +553,11 @@ def _position(ds: Dataset) -> Vector3 | None:
 def _orientation(ds: Dataset) -> tuple[float, ...] | None:
     values = numbers(ds, "ImageOrientationPatient")
     return values if len(values) == 6 else None
+
+
+def _thickness(ds: Dataset) -> float | None:
+    value = lenient(lambda: number(ds, "SliceThickness"), None)
+    return value if value and value > 0 else None
 
 
 def _pixel_spacing(ds: Dataset) -> tuple[float, float] | None:
@@ -548,14 +574,42 @@ def known_syntax(ds: FileDataset) -> bool:
     return not syntax.is_private and syntax.is_transfer_syntax
 
 
+def missing_decoder(ds: FileDataset, path: Path, find: Callable[[UID], Any] = get_decoder) -> Problem | None:
+    """The problem of a compression for which no decoder is installed; None if there is one.
+
+    Args:
+        find: gives the decoder of a Transfer Syntax UID.
+    """
+    syntax = ds.file_meta.TransferSyntaxUID
+    try:
+        decoder = find(syntax)
+        available = decoder.is_available
+        # Of the free decoders none that pydicom knows reads 12 bits of this syntax.
+        if syntax == JPEG_EXTENDED and (whole(ds, "BitsStored") or 0) > 8:
+            available = "pylibjpeg" in decoder.available_plugins
+    except NotImplementedError:
+        available = False
+    if available:
+        return None
+    name = syntax.name if syntax.name != syntax else "unknown"
+    return Problem("E_DECODER", f"no decoder for Transfer Syntax {syntax} ({name})", path)
+
+
+def samples_per_pixel(ds: Dataset) -> int | None:
+    """Samples per Pixel; a grey image that does not say it has one (old CT)."""
+    samples = whole(ds, "SamplesPerPixel")
+    grey = text(ds, "PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+    return 1 if samples is None and grey else samples
+
+
 def _unusable(ds: FileDataset, path: Path, frames: tuple[FrameHeader, ...]) -> Problem | None:
     if not known_syntax(ds):
         return Problem("E_DECODER", "the Transfer Syntax UID is none of the standard's", path)
-    photometric = text(ds, "PhotometricInterpretation")
-    if whole(ds, "SamplesPerPixel") != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        return Problem("E_COLOUR", f"Photometric Interpretation is {photometric or 'missing'}", path)
-    if any("MOSAIC" in frame.image_type for frame in frames):
-        return Problem("E_MOSAIC", "Image Type says MOSAIC", path)
+    photometric, samples = required(ds, "PhotometricInterpretation"), samples_per_pixel(ds)
+    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        return Problem("E_COLOUR", f"Photometric Interpretation is {photometric}, Samples per Pixel {samples}", path)
+    if mosaic := _mosaic(ds, frames):
+        return Problem("E_MOSAIC", mosaic, path)
     allocated, stored, high = whole(ds, "BitsAllocated"), whole(ds, "BitsStored"), whole(ds, "HighBit")
     if allocated not in (8, 16, 32) or not stored or stored > allocated or high != stored - 1:
         return Problem(
@@ -565,7 +619,18 @@ def _unusable(ds: FileDataset, path: Path, frames: tuple[FrameHeader, ...]) -> P
         )
     if whole(ds, "PixelRepresentation") not in (0, 1):
         return Problem("E_HEADER", "Pixel Representation is missing", path)
-    return None
+    return missing_decoder(ds, path) if ds.file_meta.TransferSyntaxUID.is_encapsulated else None
+
+
+def _mosaic(ds: Dataset, frames: tuple[FrameHeader, ...]) -> str:
+    """Words for an image whose tiles are slices, as some vendors store 4-D MR; "" for any other."""
+    for word, vendor in (("MOSAIC", "Siemens mosaic"), ("VFRAME", "UIH grid")):
+        if any(word in frame.image_type for frame in frames):
+            return f"Image Type says {word} ({vendor})"
+    tiles = lenient(lambda: whole(ds, "NumberOfSlices"), None) or 0
+    if tiles > 1 and len(frames) == 1 and frames[0].position is None and text(ds, "SOPClassUID") == MR:
+        return f"one image without a position holds {tiles} slices"
+    return ""
 
 
 def _short_pixels(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +20,24 @@ from pydicom.pixels import get_decoder, iter_pixels
 
 from ddfm_monai.dicom.errors import DicomError, Problem
 from ddfm_monai.dicom.flatten import flat_header, keep_readable
+from ddfm_monai.dicom.geometry import Grid
 from ddfm_monai.dicom.headers import (
+    JPEG_EXTENDED,
     HeaderError,
     ImageHeader,
     frame_group,
     image_header,
     items,
+    missing_decoder,
     number,
     open_dataset,
     quiet_pydicom,
+    samples_per_pixel,
     text,
     whole,
 )
 from ddfm_monai.dicom.scan import ScanResult, scan_file, scan_folder
+from ddfm_monai.dicom.split import FEWEST_SLICES, is_projection
 from ddfm_monai.dicom.subseries import Slice, SubSeries
 from ddfm_monai.errors import UsageError
 from ddfm_monai.progress import Progress, ProgressCallback, silent
@@ -43,10 +48,12 @@ __all__ = ["DicomVolume", "read_folder", "read_folder_series", "read_subseries"]
 AIR = -1024.0
 """What CT padding becomes, HU; padding of other modalities becomes 0."""
 
-JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 ALWAYS_LOSSY = ("1.2.840.10008.1.2.4.50", JPEG_EXTENDED)
 PERHAPS_LOSSY = ("1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
 RLE = "1.2.840.10008.1.2.5"
+
+# Problems of pictures that never were slices of a volume.
+NO_VOLUME = ("E_SINGLE_SLICE", "E_COLOUR", "E_NO_GEOMETRY", "E_NO_PIXEL_SPACING")
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class DicomVolume:
     Args:
         volume: ``(1, X, Y, Z)`` float32 (X columns, Y rows, Z slices), rescaled values, ``affine`` 4x4 float64 to
             RAS mm, ``meta["space"] = "RAS"``.
-        subseries: what it was read from. ``subseries.slices[z]`` is slice z of the volume.
+        subseries: what it was read from. ``subseries.slices[z]`` is slice z of the volume, unless its grid is uneven.
         headers: one Dataset per slice, in the order of Z, without pixels. Of a multi-frame object each is a flat
             header as of a single-frame image (see :func:`~ddfm_monai.dicom.flatten.flat_header`).
         units: of the values: ``"HU"`` for CT, the attribute Units for PET (``"BQML"``...), ``""`` for MR and NM.
@@ -93,7 +100,8 @@ def read_subseries(subseries: SubSeries, progress: ProgressCallback = silent) ->
     """
     if subseries.problem is not None or subseries.grid is None:
         raise (subseries.problem or Problem("E_NO_GEOMETRY", "there is no grid")).error()
-    columns, rows, count = subseries.grid.shape
+    columns, rows, _ = subseries.grid.shape
+    count = len(subseries.slices)
     stack = np.empty((count, rows, columns), np.float32)
     headers: list[Dataset] = [Dataset()] * count
     padded, lossy, warnings = 0, False, list(subseries.warnings)
@@ -106,7 +114,7 @@ def read_subseries(subseries: SubSeries, progress: ProgressCallback = silent) ->
         slices = [subseries.slices[z] for z in zs]
         file = _read_file(path, slices, subseries)
         for copy in slices[0].copies:
-            _check_copy(file, _read_file(copy, slices, subseries), copy)
+            _check_copy(file, _read_file(copy, slices, subseries, copy=True), copy)
         stack[zs] = file.values
         for z, header in zip(zs, file.headers, strict=True):
             headers[z] = header
@@ -118,6 +126,8 @@ def read_subseries(subseries: SubSeries, progress: ProgressCallback = silent) ->
         warnings.append(Problem("W_PADDING", f"{padded} pixels are padding"))
     if subseries.kind == "mr" and any(warning.code == "W_MONOCHROME1" for warning in warnings):
         stack = stack.max() + stack.min() - stack
+    if subseries.grid.uneven:
+        stack = _evenly(stack, subseries.grid)
     volume = make_volume(
         np.ascontiguousarray(stack.transpose(2, 1, 0))[None],
         subseries.grid.affine,
@@ -132,22 +142,33 @@ def _units(subseries: SubSeries, header: Dataset) -> str:
     return text(header, "Units").upper() if subseries.kind == "pet" else ""
 
 
+def _evenly(stack: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
+    """Slices at uneven places ``(slices, rows, columns)``, interpolated linearly at every plane of the grid."""
+    even = np.empty((grid.shape[2], *stack.shape[1:]), np.float32)
+    for z in range(len(even)):
+        place = grid.slice_at(z)
+        below = min(int(place), len(stack) - 2)
+        weight = np.float32(place - below)
+        even[z] = stack[below] * (1 - weight) + stack[below + 1] * weight
+    return even
+
+
 def _check_copy(file: _File, copy: _File, path: Path) -> None:
     if not np.array_equal(file.values, copy.values):
-        found = "the file has the SOP Instance UID of another file, but other pixels"
+        found = "the file is a copy of another slice by its header (SOP Instance UID or position), but has other pixels"
         raise Problem("E_DUPLICATE_INSTANCE", found, path).error()
 
 
 # ------------------------------------------------------------------------------------------------ one file
 
 
-def _read_file(path: Path, slices: Sequence[Slice], subseries: SubSeries) -> _File:
-    """Frames of one file, in the order of ``slices``, checked against the scan."""
+def _read_file(path: Path, slices: Sequence[Slice], subseries: SubSeries, copy: bool = False) -> _File:
+    """Frames of one file, in the order of ``slices``, checked against the scan. A copy may have another UID."""
     try:
         with quiet_pydicom():
             ds = open_dataset(path, path, stop_before_pixels=False)
             image = image_header(ds, path, None, 0)
-            _check_unchanged(image, slices, subseries)
+            _check_unchanged(image, slices, subseries, copy)
             frames = [item.frame or 0 for item in slices]
             stored = _stored(ds, image, frames)
             rescaled = [_rescaled(ds, frame, array, subseries) for frame, array in zip(frames, stored, strict=True)]
@@ -159,7 +180,8 @@ def _read_file(path: Path, slices: Sequence[Slice], subseries: SubSeries) -> _Fi
     except FileNotFoundError as error:
         raise Problem("E_CHANGED", "the file is gone", path).error() from error
     except OSError as error:
-        raise Problem("E_UNREADABLE_FILE", f"the file cannot be read ({error.strerror})", path).error() from error
+        reason = error.strerror or type(error).__name__
+        raise Problem("E_UNREADABLE_FILE", f"the file cannot be read ({reason})", path).error() from error
     except HeaderError as error:
         raise Problem("E_HEADER", str(error), path).error() from error
     except DicomError:
@@ -172,11 +194,11 @@ def _read_file(path: Path, slices: Sequence[Slice], subseries: SubSeries) -> _Fi
     return _File(values, sum(item[1] for item in rescaled), headers, lossy)
 
 
-def _check_unchanged(image: ImageHeader, slices: Sequence[Slice], subseries: SubSeries) -> None:
+def _check_unchanged(image: ImageHeader, slices: Sequence[Slice], subseries: SubSeries, copy: bool) -> None:
     if image.problem is not None:
         raise image.problem.error()
     same = (
-        image.sop_instance_uid == slices[0].sop_instance_uid
+        (copy or image.sop_instance_uid == slices[0].sop_instance_uid)
         and image.series_uid == subseries.key.series_uid
         and (image.rows, image.columns) == (subseries.rows, subseries.columns)
         and all((item.frame or 0) < len(image.frames) for item in slices)
@@ -191,8 +213,9 @@ def _stored(ds: FileDataset, image: ImageHeader, frames: list[int]) -> list[NDAr
     _check_decoder(ds, image.path)
     _check_complete(ds, image)
     syntax = ds.file_meta.TransferSyntaxUID
+    ds.SamplesPerPixel = samples_per_pixel(ds)
     try:
-        arrays = list(iter_pixels(ds, indices=frames, raw=True))
+        arrays = [_stored_bits(array, ds) for array in iter_pixels(ds, indices=frames, raw=True)]
     except Exception as error:  # decoders raise almost anything on broken bytes
         code = "E_DECODER" if syntax == JPEG_EXTENDED else "E_PIXEL_DATA"
         found = f"Pixel Data ({syntax.name}) cannot be decoded ({type(error).__name__})"
@@ -202,15 +225,16 @@ def _stored(ds: FileDataset, image: ImageHeader, frames: list[int]) -> list[NDAr
     return arrays
 
 
+def _stored_bits(array: NDArray, ds: Dataset) -> NDArray:
+    """The lowest Bits Stored bits of each value, with their sign; those above may hold anything (PS3.5 8.1.1)."""
+    unused = 8 * array.dtype.itemsize - (whole(ds, "BitsStored") or 0)
+    return (array << unused) >> unused if unused > 0 else array
+
+
 def _check_decoder(ds: FileDataset, path: Path) -> None:
-    syntax = ds.file_meta.TransferSyntaxUID
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        available = False
-    if not available:
-        name = syntax.name if syntax.name != syntax else "unknown"
-        raise Problem("E_DECODER", f"no decoder for Transfer Syntax {syntax} ({name})", path).error()
+    problem = missing_decoder(ds, path, get_decoder)
+    if problem is not None:
+        raise problem.error()
 
 
 def _check_complete(ds: FileDataset, image: ImageHeader) -> None:
@@ -285,12 +309,12 @@ def _lossy(ds: FileDataset) -> bool:
 def read_folder_series(path: Path | str) -> DicomVolume:
     """Read a folder (or one multi-frame file) that holds exactly one series that can be a volume.
 
-    Localizers, strays and other objects beside it are passed over.
+    Localizers, derived images, strays and other objects beside it are passed over, and never taken in its place.
 
     Raises:
         UsageError: the path does not exist.
-        DicomError: no such series (``E_NO_SERIES``, with the reasons), several (``E_SEVERAL_SERIES``), or one that
-            cannot be read.
+        DicomError: no such series (with the reason of the one that was meant, or ``E_NO_SERIES`` with all reasons),
+            several (``E_SEVERAL_SERIES``), or one that cannot be read.
     """
     source = Path(path)
     if not source.exists():
@@ -300,20 +324,56 @@ def read_folder_series(path: Path | str) -> DicomVolume:
 
 
 def _only_series(scan: ScanResult, path: Path) -> SubSeries:
-    readable = [item for item in scan.subseries if item.readable]
-    wanted = [item for item in readable if item.exclusion is None] or readable
-    if len(wanted) == 1:
-        return wanted[0]
-    if wanted:
-        names = "; ".join(f"{item.modality} {item.key.short()}" for item in wanted[:10])
-        raise Problem("E_SEVERAL_SERIES", f"{len(wanted)} series: {names}", path).error()
-    meant = [item for item in scan.subseries if item.exclusion is None] or list(scan.subseries)
-    if len(meant) == 1 and meant[0].problem is not None:
-        raise meant[0].problem.error()
-    reasons = [item.problem.code for item in scan.subseries if item.problem] or list(scan.counts()) or ["no files"]
-    raise Problem("E_NO_SERIES", f"no series can be read ({', '.join(sorted(set(reasons)))})", path).error()
+    """The series that is meant: the only one that is not passed over by a rule. What is wrong with it is said."""
+    meant = [item for item in scan.subseries if item.exclusion is None and not _no_volume(item)]
+    if len(meant) > 1:
+        names = "; ".join(_described(item) for item in meant[:10])
+        raise Problem("E_SEVERAL_SERIES", f"{len(meant)} series: {names}", path).error()
+    if meant:
+        if meant[0].problem is not None:
+            raise meant[0].problem.error()
+        return meant[0]
+    unread = [problem for problem in scan.problems if problem.code.startswith("E_")]
+    if len(scan.subseries) == 1 and not unread:
+        return _alone(scan.subseries[0], path)
+    reasons = [problem for item in scan.subseries for problem in (item.problem, item.exclusion) if problem is not None]
+    codes = sorted({problem.code for problem in (*reasons, *unread)} or scan.counts()) or ["no files"]
+    raise Problem("E_NO_SERIES", f"no series can be read ({', '.join(codes)})", path).error()
 
 
-def read_folder(path: Path | str) -> MetaTensor:
-    """The volume of :func:`read_folder_series`: ``(1, X, Y, Z)`` float32, RAS mm."""
-    return read_folder_series(path).volume
+def _no_volume(item: SubSeries) -> bool:
+    """Whether it is a picture or two beside a volume, such as a dose report."""
+    return item.problem is not None and item.problem.code in NO_VOLUME and len(item.slices) < FEWEST_SLICES
+
+
+def _alone(item: SubSeries, path: Path) -> SubSeries:
+    """The only series there, which a rule would pass over among others, or an error that says why it is not read."""
+    if item.problem is not None:
+        raise item.problem.error()
+    if item.exclusion is None or item.exclusion.code in ("S_FEW_SLICES", "S_SEVERAL_ORIENTATIONS"):
+        return item
+    if item.exclusion.code != "S_DERIVED" or is_projection(item.image_type):
+        raise replace(item.exclusion, path=path).error()
+    return replace(item, warnings=(*item.warnings, Problem("W_DERIVED", item.exclusion.found)))
+
+
+def _described(item: SubSeries) -> str:
+    state = "" if item.problem is None else f", {item.problem.code}: {item.problem.found}"
+    return f"{item.modality} {item.key.short()}, {len(item.slices)} slices{state}"
+
+
+def read_folder(path: Path | str, second: bool = False) -> MetaTensor:
+    """The volume of :func:`read_folder_series`: ``(1, X, Y, Z)`` float32, RAS mm.
+
+    Args:
+        second: it is to be resampled onto another grid, so that its own may be interpolated between slices whose
+            spacing changes.
+
+    Raises:
+        DicomError: as :func:`read_folder_series`, and ``E_IRREGULAR_SPACING`` for such slices.
+    """
+    found = read_folder_series(path)
+    problem = found.subseries.not_as_base
+    if problem is not None and problem.code == "E_IRREGULAR_SPACING" and not second:
+        raise replace(problem, path=Path(path)).error()
+    return found.volume

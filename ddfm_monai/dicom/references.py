@@ -97,10 +97,20 @@ def source_images(
     ).T
     points = base_to_second @ _lps(base) @ corners
     depth = (np.linalg.inv(_lps(second)) @ points)[2]
-    top = len(second.headers) - 1
     first, last = int(np.floor(depth.min() + 1e-4)), int(np.ceil(depth.max() - 1e-4))
-    used = instances_of(second, max(first, 0), min(last, top)) if last >= 0 and first <= top else ()
+    used = _slices_of_planes(second, first, last)
     return SourceImages(base.subseries.key.study_uid, own, used)
+
+
+def _slices_of_planes(source: DicomVolume, first: int, last: int) -> tuple[Instance, ...]:
+    """The slices that planes ``first`` to ``last`` of a volume come from; planes outside it come from none."""
+    grid = source.subseries.grid
+    assert grid is not None  # a volume that was read has one
+    top = grid.shape[2] - 1
+    if last < 0 or first > top:
+        return ()
+    ends = grid.slice_at(max(first, 0)), grid.slice_at(min(last, top))
+    return instances_of(source, int(np.floor(ends[0] + 1e-6)), int(np.ceil(ends[1] - 1e-6)))
 
 
 def reference_series(ds: Dataset, images: SourceImages) -> None:

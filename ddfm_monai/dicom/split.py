@@ -1,38 +1,60 @@
 """Sort the slices of one series into the volumes that it holds, by content, never by file name or folder.
 
-Three things set slices apart, in this order:
+Four things set slices apart, in this order:
 
-1. what they are: matrix, orientation, pixel spacing, image type, frame of reference, SOP class;
+1. what they are: matrix, orientation, pixel spacing, kind of image, SOP class, frame of reference;
 2. another image of the same place: echo time, b-value, stack...;
-3. only where positions repeat: the first attribute that separates the repetitions (time point, trigger time,
-   acquisition number...). Some scanners number every slice, so these alone never split a volume.
+3. what may differ within a volume (the rest of the image type, tube voltage, kernel): only where positions repeat;
+4. where positions repeat, and where stacks lie in each other: the first attribute that separates them (time point,
+   trigger time, acquisition number...). Some scanners number every slice, so these alone never split a volume.
+
+After each step :mod:`ddfm_monai.dicom.pieces` says whether that would tear a volume; then the series is refused.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 
+from ddfm_monai.dicom import pieces
 from ddfm_monai.dicom.errors import DicomError, Problem
-from ddfm_monai.dicom.geometry import Grid, along_normal, fit_grid
+from ddfm_monai.dicom.geometry import Grid, Vector3, along_normal, fit_grid
 from ddfm_monai.dicom.headers import MODALITY_OF_CLASS, FrameHeader, ImageHeader
 from ddfm_monai.dicom.subseries import SeriesKey, Slice, SubSeries
 
-__all__ = ["split_series"]
+__all__ = ["FEWEST_SLICES", "is_projection", "split_series"]
 
-# Words of Image Type that mark an image computed from others (PS3.3 C.7.6.1.1.2, C.8.3.1.1.1, vendors' habits).
-DERIVED_WORDS = {
-    "PROJECTION", "MPR", "MIP", "MINIP", "MNIP", "MAXIP", "VRT", "ADC", "EADC", "FA", "TRACE", "TRACEW", "CBF", "CBV",
-    "MTT", "TTP", "TMAX", "PERFUSION", "MAP", "SUBTRACT", "SUBTRACTION", "PHASE",
+# Words of Image Type that mark an image computed from others (PS3.3 C.7.6.1.1.2, C.8.3.1.1.1, C.8.16.1.4, vendors'
+# habits). A projection shows what lies elsewhere; the words of the second set mark none if the image says ORIGINAL.
+PROJECTION_WORDS = {"PROJECTION", "MIP", "MINIP", "MNIP", "MAXIP", "MAXIMUM", "MINIMUM", "VRT"}
+RESLICED_OR_FLAVOUR_WORDS = {"MPR", "PERFUSION"}
+MAP_WORDS = {
+    "ADC", "EADC", "FA", "TRACE", "TRACEW", "CBF", "CBV", "MTT", "TTP", "TMAX", "RCBF", "RCBV", "RELCBF", "RELCBV",
+    "MAP", "SUBTRACT", "SUBTRACTION", "PHASE",
 }  # fmt: skip
+DIXON = {"IN_PHASE", "OUT_PHASE", "OPP_PHASE", "IP", "OP", "WATER", "FAT", "W", "F"}
+
+CONTRAST_THAT_TELLS = ("StackID", "EchoTime", "DiffusionBValue", "InversionTime", "InversionTimes")
+CONTRAST_WITHIN_A_VOLUME = ("KVP", "ConvolutionKernel")
+
+# In these no slices of one volume should differ, but they may by mistake.
+UNLIKE = ("Rows", "Columns", "SOPClassUID", "PhotometricInterpretation", "Orientation", "PixelSpacing",
+          "FrameOfReferenceUID")  # fmt: skip
 
 FEWEST_SLICES = 4
+"""Fewer are no automatic candidate, and no acquisition of its own."""
+
 ORIENTATION_TOLERANCE = 1e-4
 SPACING_TOLERANCE = 1e-4
+# Below this, orientations may be those of one volume (about 3 degrees).
+PARALLEL_TOLERANCE = 0.05
+# Echo and inversion times that differ by less than 0.1 ms and 1 % are the same.
+TIME_TOLERANCE = (0.1, 0.01)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +69,48 @@ class _Entry:
     def height(self) -> float:
         return along_normal(self.frame.position, self.frame.orientation)
 
+    @property
+    def placed(self) -> bool:
+        return self.frame.position is not None and self.frame.orientation is not None
+
+    @property
+    def position(self) -> Vector3:
+        assert self.frame.position is not None
+        return self.frame.position
+
+    @property
+    def orientation(self) -> tuple[float, ...]:
+        assert self.frame.orientation is not None
+        return self.frame.orientation
+
+    @property
+    def thickness(self) -> float | None:
+        return self.frame.thickness
+
+    def says(self, keyword: str) -> str:
+        """The value of an attribute that sets slices apart, ``""`` if absent."""
+        return dict((*self.frame.contrast, *self.frame.repeat)).get(keyword, "")
+
 
 @dataclass(slots=True)
 class _Group:
-    """Slices that belong together so far, and the named values that set them apart."""
+    """Slices that belong together so far.
+
+    Args:
+        labels: the named values that set them apart.
+        entries: the slices.
+        mixed: attributes that differ within the volume.
+        problem: why it cannot be decided which volumes these are.
+    """
 
     labels: dict[str, str]
     entries: list[_Entry]
+    mixed: list[str] = field(default_factory=list)
+    problem: Problem | None = None
+
+    def part(self, entries: Sequence[_Entry], **labels: str) -> _Group:
+        """Some of the slices, with further labels."""
+        return _Group({**self.labels, **labels}, list(entries), list(self.mixed), self.problem)
 
 
 def split_series(images: Sequence[ImageHeader], broken_beside: Sequence[Problem] = ()) -> list[SubSeries]:
@@ -70,12 +127,15 @@ def split_series(images: Sequence[ImageHeader], broken_beside: Sequence[Problem]
     entries, conflicts = _without_copies([image for image in images if image.frames])
     if not entries:
         return [_unreadable(images, whole_series[0])] if whole_series else []
-    groups = [part for kind in _by_kind(entries) for look in _by_contrast(kind) for part in _by_repeat(look)]
+    groups = _by_kind(entries)
+    for step in (_by_frame_of_reference, _by_contrast, _by_image_type, _by_repeat):
+        groups = [part for group in groups for part in (step(group) if group.problem is None else [group])]
+    groups = _without_torn(groups)
     names = _names(groups)
     found = []
     for group, name in zip(groups, names, strict=True):
         group.entries.sort(key=lambda entry: (entry.height, entry.image.instance_number or 0, entry.frame.frame or 0))
-        problem = next(iter([*whole_series, *conflicts, *_file_problems(group)]), None)
+        problem = next(iter([*whole_series, *conflicts, *_file_problems(group), *_own_problem(group)]), None)
         found.append(_subseries(group, name, problem, broken_beside))
     return sorted(_excluded(found), key=lambda item: item.key)
 
@@ -84,11 +144,15 @@ def split_series(images: Sequence[ImageHeader], broken_beside: Sequence[Problem]
 
 
 def _without_copies(images: Sequence[ImageHeader]) -> tuple[list[_Entry], list[Problem]]:
-    """One entry per frame, files of the same SOP Instance UID merged; and the merges that cannot be right."""
+    """One entry per frame, copies merged (their pixels are compared when read); and the merges that cannot be right.
+
+    Copies are files of the same SOP Instance UID, and files that were sent again under new ones: everything that tells
+    slices apart is equal, Instance Number and position too.
+    """
     same: dict[str, list[ImageHeader]] = defaultdict(list)
     for image in sorted(images, key=lambda image: image.path):
         same[image.sop_instance_uid].append(image)
-    entries: list[_Entry] = []
+    entries: dict[object, _Entry] = {}
     conflicts: list[Problem] = []
     for first, *others in same.values():
         for other in others:
@@ -96,8 +160,21 @@ def _without_copies(images: Sequence[ImageHeader]) -> tuple[list[_Entry], list[P
                 found = f"two files have SOP Instance UID ...{first.sop_instance_uid[-12:]} but different headers"
                 conflicts.append(Problem("E_DUPLICATE_INSTANCE", found, other.path))
         copies = tuple(other.path for other in others)
-        entries.extend(_Entry(first, frame, copies) for frame in first.frames)
-    return entries, conflicts
+        for number, frame in enumerate(first.frames):
+            key = _what_and_where(first, frame) or (first.sop_instance_uid, number)
+            known = entries.get(key)
+            if known is None:
+                entries[key] = _Entry(first, frame, copies)
+            else:
+                entries[key] = replace(known, copies=(*known.copies, first.path, *copies))
+    return list(entries.values()), conflicts
+
+
+def _what_and_where(image: ImageHeader, frame: FrameHeader) -> object | None:
+    """Equal for slices that were sent again under a new SOP Instance UID; None if that cannot be said."""
+    if frame.position is None or image.instance_number is None:
+        return None
+    return (image.instance_number, image.rows, image.columns, image.sop_class_uid, image.frame_of_reference_uid, frame)
 
 
 def _file_problems(group: _Group) -> list[Problem]:
@@ -105,11 +182,15 @@ def _file_problems(group: _Group) -> list[Problem]:
     return [problem for problem in problems.values() if problem is not None]
 
 
+def _own_problem(group: _Group) -> list[Problem]:
+    return [group.problem] if group.problem is not None else []
+
+
 # ------------------------------------------------------------------------------------------------ splitting
 
 
 def _by_kind(entries: list[_Entry]) -> list[_Group]:
-    """Groups of one matrix, type, class, frame of reference, orientation and pixel spacing.
+    """Groups of one matrix, class, kind of image, orientation and pixel spacing.
 
     Slices that lack orientation or spacing stay with the largest group that is otherwise alike: they spoil it, instead
     of leaving it with a hole that nobody notices.
@@ -120,10 +201,9 @@ def _by_kind(entries: list[_Entry]) -> list[_Group]:
         alike[
             ("Rows", str(image.rows)),
             ("Columns", str(image.columns)),
-            ("ImageType", "/".join(entry.frame.image_type)),
+            ("Kind", _kind_of_image(entry.frame.image_type)),
             ("SOPClassUID", image.sop_class_uid),
             ("PhotometricInterpretation", image.photometric),
-            ("FrameOfReferenceUID", image.frame_of_reference_uid),
         ].append(entry)
     groups = []
     for labels, members in alike.items():
@@ -138,6 +218,18 @@ def _by_kind(entries: list[_Entry]) -> list[_Group]:
             max(complete, key=lambda group: len(group.entries)).entries.extend(incomplete)
         groups.extend(complete)
     return groups
+
+
+def _kind_of_image(image_type: tuple[str, ...]) -> str:
+    """What of Image Type says that an image is another one, not another slice."""
+    telling = _words(image_type) & (PROJECTION_WORDS | RESLICED_OR_FLAVOUR_WORDS | MAP_WORDS | DIXON)
+    component = image_type[2:3] if image_type[2:3] in (("P",), ("R",), ("I",)) else ()
+    localizer = ("LOCALIZER",) if any("LOCALIZER" in value for value in image_type) else ()
+    return "/".join((*sorted(telling), *component, *localizer))
+
+
+def _words(image_type: tuple[str, ...]) -> set[str]:
+    return {word for value in image_type for word in ([value] if value in DIXON else value.replace("_", " ").split())}
 
 
 def _join(groups: list[_Group], labels: dict[str, str], entry: _Entry) -> None:
@@ -155,41 +247,214 @@ def _join(groups: list[_Group], labels: dict[str, str], entry: _Entry) -> None:
     groups.append(_Group({**labels, **texts}, [entry]))
 
 
+def _by_frame_of_reference(group: _Group) -> list[_Group]:
+    return _divided(
+        group, "FrameOfReferenceUID", lambda entry: entry.image.frame_of_reference_uid, True, "E_FRAMES_OF_REFERENCE"
+    )
+
+
 def _by_contrast(group: _Group) -> list[_Group]:
-    parts: dict[tuple[tuple[str, str], ...], list[_Entry]] = defaultdict(list)
+    """Split by every attribute that makes a different image of the same place."""
+    names = dict.fromkeys(name for entry in group.entries for name, _ in entry.frame.contrast)
+    groups = [group]
+    for keyword in names:
+        values = {entry.says(keyword) for entry in group.entries}
+        same = _same_times(values) if "Time" in keyword else {value: value for value in values}
+        telling = keyword not in CONTRAST_WITHIN_A_VOLUME
+        groups = [
+            part
+            for whole in groups
+            for part in _divided(whole, keyword, lambda e, k=keyword, s=same: s[e.says(k)], telling)  # type: ignore[misc]
+        ]
+    return groups
+
+
+def _same_times(values: set[str]) -> dict[str, str]:
+    """Each value of a time in ms to a label that values within the tolerance share."""
+    labels = {value: value for value in values}
+    numbers = sorted((float(value), value) for value in values if value and "/" not in value)
+    absolute, relative = TIME_TOLERANCE
+    clusters: list[list[tuple[float, str]]] = []
+    for number, value in numbers:
+        if clusters and number - clusters[-1][-1][0] <= max(absolute, relative * number):
+            clusters[-1].append((number, value))
+        else:
+            clusters.append([(number, value)])
+    middles = [cluster[len(cluster) // 2][0] for cluster in clusters]
+    short = [f"{round(middle, 1):g}" for middle in middles]
+    for cluster, middle, text in zip(clusters, middles, short, strict=True):
+        labels.update(dict.fromkeys((value for _, value in cluster), text if short.count(text) == 1 else f"{middle:g}"))
+    return labels
+
+
+def _by_image_type(group: _Group) -> list[_Group]:
+    return _divided(group, "ImageType", lambda entry: "/".join(entry.frame.image_type), False)
+
+
+def _divided(
+    group: _Group, keyword: str, value_of: Callable[[_Entry], str], telling: bool, code: str = "E_PIECES"
+) -> list[_Group]:
+    """Split a group by an attribute, unless its parts are pieces of one volume.
+
+    Args:
+        telling: different values are different contrasts, phases or echoes; an absent value contradicts none.
+        code: of the problem if that cannot be decided.
+    """
+    if group.problem is not None:
+        return [group]
+    parts: dict[str, list[_Entry]] = defaultdict(list)
     for entry in group.entries:
-        parts[entry.frame.contrast].append(entry)
-    return [_Group({**group.labels, **dict(contrast)}, members) for contrast, members in parts.items()]
+        parts[value_of(entry)].append(entry)
+    if len(parts) == 1:
+        return [group.part(group.entries, **{keyword: next(iter(parts))})]
+    if not all(entry.placed for entry in group.entries):
+        return [group.part(members, **{keyword: value}) for value, members in parts.items()]
+    values, members = list(parts), list(parts.values())
+    together = pieces.assemble(members, telling and "" not in parts)
+    if together is None:
+        return [_undecided([group.part(part, **{keyword: value}) for value, part in parts.items()], code)]
+    found = []
+    for numbers in together:
+        joined = group.part([e for k in numbers for e in members[k]], **{keyword: values[numbers[0]]})
+        if len(numbers) > 1:
+            joined.mixed.append(keyword)
+        found.append(joined)
+    return found
+
+
+def _undecided(parts: list[_Group], code: str = "E_PIECES") -> _Group:
+    """All parts as one group that is refused, with the parts listed."""
+    telling = _telling_labels(parts)
+    texts = [f"{len(part.entries)} with {_label_text(part, telling)}" for part in parts[:10]]
+    more = f" and {len(parts) - 10} more" if len(parts) > 10 else ""
+    entries = [entry for part in parts for entry in part.entries]
+    found = f"{len(entries)} slices lie like one volume, but are {'; '.join(texts)}{more}"
+    if code == "E_FRAMES_OF_REFERENCE":
+        found = f"{len(entries)} slices lie like one volume, but have {len(parts)} different Frame of Reference UIDs"
+    labels = {key: value for key, value in parts[0].labels.items() if key not in telling}
+    return _Group(labels, entries, problem=Problem(code, found))
+
+
+# ------------------------------------------------------------------------------------------------ repetitions
 
 
 def _by_repeat(group: _Group) -> list[_Group]:
-    """Where positions repeat, split by the first attribute that has as many values as there are repetitions."""
-    if any(entry.frame.position is None or entry.frame.orientation is None for entry in group.entries):
+    """Where positions repeat or stacks lie in each other, split by the first attribute that gives whole stacks."""
+    if not all(entry.placed for entry in group.entries):
         return [group]
-    heights = Counter(_place(entry) for entry in group.entries)
-    repetitions = max(heights.values())
-    if repetitions == 1:
-        return [group]
-    for keyword in dict.fromkeys(name for entry in group.entries for name, _ in entry.frame.repeat):
-        parts: dict[str, list[_Entry]] = defaultdict(list)
-        for entry in group.entries:
-            parts[dict(entry.frame.repeat).get(keyword, "")].append(entry)
-        unique = all(len({_place(entry) for entry in members}) == len(members) for members in parts.values())
-        if len(parts) == repetitions and unique:
-            return [_Group({**group.labels, keyword: value}, members) for value, members in parts.items()]
+    places = dict(zip(map(id, group.entries), pieces.places_of(pieces.heights_of(group.entries)), strict=True))
+    repetitions = max(Counter(places.values()).values())
+    names = dict.fromkeys(name for entry in group.entries for name, _ in (*entry.frame.contrast, *entry.frame.repeat))
+    partitions = {keyword: _parts(group.entries, keyword) for keyword in names}
+
+    def unique(parts: dict[str, list[_Entry]]) -> bool:
+        return all(len({places[id(entry)] for entry in members}) == len(members) for members in parts.values())
+
+    if repetitions > 1:
+        for keyword, parts in partitions.items():
+            if len(parts) == repetitions and unique(parts):
+                return [group.part(members, **{keyword: value}) for value, members in parts.items()]
+    for keyword, parts in partitions.items():
+        if len(parts) > 1 and unique(parts) and (found := _acquisitions(group, keyword, parts, repetitions > 1)):
+            return found
+    if repetitions > 1:
+        return _by_instance_number(group, places) or [group]
     return [group]
 
 
-def _place(entry: _Entry) -> int:
-    """The slice plane in hundredths of a mm: equal for slices at the same position."""
-    return round(entry.height * 100)
+def _parts(entries: Sequence[_Entry], keyword: str) -> dict[str, list[_Entry]]:
+    parts: dict[str, list[_Entry]] = defaultdict(list)
+    for entry in entries:
+        parts[entry.says(keyword)].append(entry)
+    return parts
+
+
+def _acquisitions(group: _Group, keyword: str, parts: dict[str, list[_Entry]], repeated: bool) -> list[_Group]:
+    """The parts as volumes of their own, if each is a regular stack that lies in the next one; else none."""
+    ordered = sorted(parts.values(), key=lambda members: min(entry.height for entry in members))
+    if not all(pieces.is_stack(members, FEWEST_SLICES) for members in ordered):
+        return []
+    if not all(_overlap(one, other) for one, other in pairwise(ordered)):
+        return []
+    found = [group.part(members, **{keyword: value}) for value, members in parts.items()]
+    if repeated or not pieces.is_stack(group.entries):
+        return found
+    fills = [pieces.fills_gaps(one, other) for one, other in pairwise(ordered)]
+    if None in fills:
+        return [_undecided(found)]
+    return [] if any(fills) else found
+
+
+def _overlap(one: Sequence[_Entry], other: Sequence[_Entry]) -> bool:
+    return pieces.interleave(one, other) or pieces.share_places(one, other)
+
+
+def _by_instance_number(group: _Group, places: dict[int, int]) -> list[_Group]:
+    """Volumes that nothing but the order of their Instance Numbers (frames) tells apart; none if they are not whole.
+
+    Either each volume has its own block of numbers, or each place has, and the k-th of each block make volume k.
+    """
+    numbers = [
+        entry.image.instance_number if entry.frame.frame is None else entry.frame.frame for entry in group.entries
+    ]
+    counts = set(Counter(places.values()).values())
+    if len(counts) != 1 or None in numbers or len(set(numbers)) != len(numbers):
+        return []
+    volumes, length = counts.pop(), len(set(places.values()))
+    order = sorted(range(len(numbers)), key=lambda k: numbers[k] or 0)
+    ordered = [group.entries[k] for k in order]
+    blocks = [ordered[k * length : (k + 1) * length] for k in range(volumes)]
+    columns = [ordered[k * volumes : (k + 1) * volumes] for k in range(length)]
+    if all(len({places[id(entry)] for entry in block}) == length for block in blocks):
+        pass
+    elif all(len({places[id(entry)] for entry in column}) == 1 for column in columns):
+        blocks = [[column[k] for column in columns] for k in range(volumes)]
+    else:
+        return []
+    width = len(str(volumes))
+    return [group.part(block, InstanceNumberOrder=f"{k:0{width}}") for k, block in enumerate(blocks, start=1)]
+
+
+# ------------------------------------------------------------------------------------------------ torn volumes
+
+
+def _without_torn(groups: list[_Group]) -> list[_Group]:
+    """Refuse groups that fill each other's gaps, whatever sets them apart: together they look like one volume."""
+    for one, other in combinations(groups, 2):
+        if _fill_each_other(one, other):
+            rest = [group for group in groups if group is not one and group is not other]
+            return _without_torn([*rest, _undecided([one, other])])
+    return groups
+
+
+def _fill_each_other(one: _Group, other: _Group) -> bool:
+    if one.problem or other.problem or min(len(one.entries), len(other.entries)) < 2:
+        return False
+    if one.labels["Kind"] != other.labels["Kind"] or all(one.labels.get(k) == other.labels.get(k) for k in UNLIKE):
+        return False
+    if not all(entry.placed for entry in (*one.entries, *other.entries)):
+        return False
+    if np.abs(np.array(one.entries[0].orientation) - other.entries[0].orientation).max() > PARALLEL_TOLERANCE:
+        return False
+    if pieces.share_places(one.entries, other.entries) or not pieces.interleave(one.entries, other.entries):
+        return False
+    return pieces.fills_gaps(one.entries, other.entries) is True
+
+
+def _telling_labels(groups: list[_Group]) -> list[str]:
+    """The labels in which groups differ."""
+    keywords = dict.fromkeys(keyword for group in groups for keyword in group.labels)
+    return [key for key in keywords if key != "Kind" and len({group.labels.get(key, "") for group in groups}) > 1]
+
+
+def _label_text(group: _Group, telling: list[str]) -> str:
+    return "|".join(f"{key}={group.labels.get(key, '')}" for key in telling)
 
 
 def _names(groups: list[_Group]) -> list[str]:
     """A text for each group from the labels in which the groups differ; ``"all"`` for a single one."""
-    keywords = dict.fromkeys(keyword for group in groups for keyword in group.labels)
-    telling = [key for key in keywords if len({group.labels.get(key, "") for group in groups}) > 1]
-    texts = ["|".join(f"{key}={group.labels.get(key, '')}" for key in telling) or "all" for group in groups]
+    telling = _telling_labels(groups)
+    texts = [_label_text(group, telling) or "all" for group in groups]
     repeated = Counter[str]()
     names = []
     for name in texts:
@@ -212,6 +477,7 @@ def _subseries(group: _Group, name: str, problem: Problem | None, broken_beside:
                 *_common_geometry(group.entries),
                 first.image.rows,
                 first.image.columns,
+                [entry.frame.thickness for entry in group.entries],
             )
         except DicomError as error:
             problem = replace(error.problem, path=first.image.path.parent)
@@ -222,6 +488,10 @@ def _subseries(group: _Group, name: str, problem: Problem | None, broken_beside:
     copies = sum(len(entry.copies) for entry in group.entries)
     if copies:
         warnings.append(Problem("W_DUPLICATE_INSTANCE", f"{copies} slices were found more than once"))
+    if group.mixed:
+        warnings.append(Problem("W_MIXED", f"{' and '.join(group.mixed)} differ within the volume"))
+    if grid is not None and grid.uneven:
+        warnings.append(Problem("W_UNEVEN", _gaps_text(group.entries)))
     if broken_beside:
         found = f"{len(broken_beside)} file(s) in the same folder cannot be read"
         warnings.append(Problem("W_BROKEN_NEIGHBOUR", found, broken_beside[0].path))
@@ -240,12 +510,19 @@ def _common_geometry(entries: list[_Entry]) -> tuple[tuple[float, ...] | None, t
 
 
 def _spacing_warning(grid: Grid, entries: list[_Entry]) -> list[Problem]:
+    if grid.uneven:
+        return []
     said = {round(e.frame.spacing_between, 3) for e in entries if e.frame.spacing_between is not None}
     wrong = [value for value in said if abs(abs(value) - grid.spacing[2]) > 0.01 * grid.spacing[2]]
     if not wrong:
         return []
     found = f"Spacing Between Slices is {wrong[0]:g} mm, the positions say {grid.spacing[2]:g} mm"
     return [Problem("W_SPACING_CONTRADICTS", found)]
+
+
+def _gaps_text(entries: list[_Entry]) -> str:
+    gaps = np.diff([entry.height for entry in entries])
+    return f"the gaps between slices are {gaps.min():.2f} to {gaps.max():.2f} mm"
 
 
 def _slice(entry: _Entry) -> Slice:
@@ -299,7 +576,7 @@ def _with_header(
 def _excluded(found: list[SubSeries]) -> list[SubSeries]:
     """Mark what is no automatic candidate, looking at each sub-series and at its place in the series."""
     total = sum(len(item.slices) for item in found)
-    largest = max(len(item.slices) for item in found)
+    largest = max(map(_places, found))
     by_orientation = Counter[str]()
     for item in found:
         by_orientation[_orientation_label(item)] += len(item.slices)
@@ -310,7 +587,7 @@ def _excluded(found: list[SubSeries]) -> list[SubSeries]:
         exclusion = item.exclusion or _exclusion_by_type(item)
         if exclusion is None and alone and not majority:
             exclusion = Problem("S_SEVERAL_ORIENTATIONS", f"the series has {len(by_orientation)} orientations")
-        if exclusion is None and ((alone and majority) or len(item.slices) < largest / 2):
+        if exclusion is None and ((alone and majority) or _places(item) < largest / 2):
             exclusion = Problem("S_STRAY_SLICES", f"{len(item.slices)} of the {total} slices differ from the others")
         if exclusion is None and item.problem is None and len(item.slices) < FEWEST_SLICES:
             exclusion = Problem("S_FEW_SLICES", f"the number of slices is {len(item.slices)}")
@@ -327,12 +604,24 @@ def _orientation_label(item: SubSeries) -> str:
     return next((part for part in parts if part.startswith("Orientation=")), "")
 
 
+def _places(item: SubSeries) -> int:
+    """How many places its slices take: many volumes in one sub-series that cannot be split are as tall as one."""
+    return len({entry.position for entry in item.slices})
+
+
+def is_projection(image_type: tuple[str, ...]) -> bool:
+    """Whether an image says that it is a projection (MIP and the like), which shows what does not lie in its slices."""
+    return bool(_words(image_type) & PROJECTION_WORDS)
+
+
 def _exclusion_by_type(item: SubSeries) -> Problem | None:
-    words = {word for value in item.image_type for word in value.replace("_", " ").split()}
+    words = _words(item.image_type)
     found = "Image Type is " + "\\".join(item.image_type)
     if any("LOCALIZER" in value for value in item.image_type):
         return Problem("S_LOCALIZER", found)
-    if words & DERIVED_WORDS:
+    if words & (PROJECTION_WORDS | MAP_WORDS):
+        return Problem("S_DERIVED", found)
+    if words & RESLICED_OR_FLAVOUR_WORDS and item.image_type[0] != "ORIGINAL":
         return Problem("S_DERIVED", found)
     if item.modality == "MR" and item.image_type[2:3] in (("P",), ("R",), ("I",)):  # phase, real, imaginary
         return Problem("S_DERIVED", found)

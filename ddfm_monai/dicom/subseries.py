@@ -71,7 +71,8 @@ class Slice:
         frame: number of the frame within the file, counted from 0; None for a single-frame object.
         position: Image Position (Patient), LPS mm; None if the file has none.
         instance_number: Instance Number, or None.
-        copies: other files with the same SOP Instance UID (compared by pixels when read).
+        copies: other files of the same slice, under the same SOP Instance UID or sent again under another (compared by
+            pixels when read).
     """
 
     path: Path
@@ -92,7 +93,8 @@ class SubSeries:
         sop_class_uid: SOP Class UID of all its instances.
         modality: Modality (``"MR"``, ``"CT"``, ``"PT"`` or ``"NM"``).
         frame_of_reference_uid: Frame of Reference UID, ``""`` if absent.
-        slices: in volume order, along the slice normal (row direction x column direction).
+        slices: in volume order, along the slice normal (row direction x column direction); one for each plane of the
+            grid, unless it is uneven.
         rows, columns: matrix of one slice.
         grid: the voxel grid; None when ``problem`` says why there is none.
         image_type: Image Type of the first slice.
@@ -138,9 +140,19 @@ class SubSeries:
         return self.problem is None
 
     @property
+    def not_as_base(self) -> Problem | None:
+        """Why no result can take its grid although it can be read (tilted, or interpolated), or None."""
+        if self.grid is not None and self.grid.uneven:
+            gaps = [warning.found for warning in self.warnings if warning.code == "W_UNEVEN"]
+            return Problem("E_IRREGULAR_SPACING", gaps[0] if gaps else "the gaps between slices differ")
+        if self.grid is not None and self.grid.tilt:
+            return Problem("E_GANTRY_TILT", f"the slices are stacked at {self.grid.tilt:.1f} degrees to their normal")
+        return None
+
+    @property
     def usable_as_base(self) -> bool:
-        """Whether a result can take its grid: readable and not tilted."""
-        return self.problem is None and self.grid is not None and self.grid.tilt == 0.0
+        """Whether a result can take its grid: readable, not tilted, and a slice at every plane."""
+        return self.problem is None and self.grid is not None and self.not_as_base is None
 
     @property
     def paths(self) -> tuple[Path, ...]:
