@@ -97,8 +97,8 @@ def _check_kind(source: SubSeries, kind: str) -> None:
 
 
 def _relation(base: SubSeries, second: SubSeries, register: str) -> Relation:
-    if not base.usable_as_base:
-        raise Problem("E_GANTRY_TILT", "the reference series is tilted").error()
+    if base.not_as_base is not None:
+        raise base.not_as_base.error()
     ids = [(s.patient.patient_id, s.patient.issuer) for s in (base, second)]
     if all(patient_id for patient_id, _ in ids) and ids[0] != ids[1]:
         raise Problem("E_DIFFERENT_PATIENTS", "the patient IDs differ").error()

@@ -71,8 +71,8 @@ def wrap_fused(
     how = _read_provenance(Path(provenance) if provenance else output_names(source)["provenance"])
     progress(Progress("read", 0, 3))
     base = read_folder_series(reference)
-    if not base.subseries.usable_as_base:
-        raise Problem("E_GANTRY_TILT", "the reference series is tilted").error()
+    if base.subseries.not_as_base is not None:
+        raise base.subseries.not_as_base.error()
     progress(Progress("read", 1, 3))
     other = read_folder_series(second) if second is not None else None
     progress(Progress("read", 2, 3))

@@ -350,11 +350,12 @@ def _alone(item: SubSeries, path: Path) -> SubSeries:
     """The only series there, which a rule would pass over among others, or an error that says why it is not read."""
     if item.problem is not None:
         raise item.problem.error()
-    if item.exclusion is None or item.exclusion.code in ("S_FEW_SLICES", "S_SEVERAL_ORIENTATIONS"):
-        return item
-    if item.exclusion.code != "S_DERIVED" or is_projection(item.image_type):
-        raise replace(item.exclusion, path=path).error()
-    return replace(item, warnings=(*item.warnings, Problem("W_DERIVED", item.exclusion.found)))
+    exclusion = item.exclusion
+    if exclusion is not None and (exclusion.code == "S_LOCALIZER" or is_projection(item.image_type)):
+        raise replace(exclusion, path=path).error()
+    if exclusion is not None and exclusion.code == "S_DERIVED":
+        return replace(item, warnings=(*item.warnings, Problem("W_DERIVED", exclusion.found)))
+    return item
 
 
 def _described(item: SubSeries) -> str:

@@ -46,11 +46,13 @@ def stem_of(path: str | Path) -> str:
     return path.name if path.is_dir() else path.name[: len(path.name) - len(suffix_of(path))]
 
 
-def read_volume(path: str | Path) -> MetaTensor:
+def read_volume(path: str | Path, second: bool = False) -> MetaTensor:
     """Read one volume or picture, or the DICOM series in a folder.
 
     Args:
         path: a NIfTI, NRRD, MetaImage or picture file, or a folder that holds one DICOM series.
+        second: it is to be resampled onto another volume's grid, so that a DICOM series may have slices whose spacing
+            changes (see :func:`ddfm_monai.dicom.read_folder`).
 
     Returns:
         ``(C, X, Y, Z)`` float32 with its RAS-mm affine. ``meta["filename_or_obj"]`` is the path as given,
@@ -66,7 +68,7 @@ def read_volume(path: str | Path) -> MetaTensor:
     if path.is_dir():
         from ddfm_monai.dicom.read import read_folder  # pydicom, for those who have DICOM
 
-        return read_folder(path)
+        return read_folder(path, second)
     _check_file(path)
     array, affine, meta = _format_of(path).read(path)
     check_affine(path, affine)

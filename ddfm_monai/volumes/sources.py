@@ -86,14 +86,15 @@ def read_source(
 
     Args:
         source: ``(1 or 3, X, Y, Z)``, or a path as for :func:`~ddfm_monai.volumes.read_volume`.
-        name: what an error message calls a volume that is unusable, for example ``"reference"``.
+        name: what an error message calls a volume that is unusable, for example ``"reference"``; ``"second"`` is
+            resampled onto the reference's grid.
         kind, window: as for :func:`~ddfm_monai.volumes.choose_scaling`.
 
     Raises:
         UsageError: no such file, or an unknown kind or window.
         InputError: the volume cannot be read or used.
     """
-    volume = source if isinstance(source, Tensor) else read_volume(source)
+    volume = source if isinstance(source, Tensor) else read_volume(source, second=name == "second")
     if not isinstance(volume, MetaTensor):
         volume = MetaTensor(volume)
     check_volume(volume, name)
