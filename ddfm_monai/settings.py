@@ -21,6 +21,7 @@ __all__ = [
     "PRECISIONS",
     "REGISTER",
     "FusionSettings",
+    "kind_name",
     "parse_window",
     "takes_settings",
 ]
@@ -67,7 +68,7 @@ class FusionSettings:
 
     def __post_init__(self) -> None:
         for role in ("reference_kind", "second_kind"):
-            object.__setattr__(self, role, _kind(getattr(self, role)))
+            object.__setattr__(self, role, kind_name(getattr(self, role)))
         for declared in fields(FusionSettings):
             _check(declared.name, getattr(self, declared.name), declared.metadata)
         if isinstance(self.window, str):
@@ -81,11 +82,11 @@ class FusionSettings:
         return {name: value for name, value in chosen.items() if name not in _WHERE_NOT_WHAT}
 
 
-def _kind(name: Any) -> Any:
+def kind_name(name: Any) -> Any:
     """Kinds in any case, and by DICOM's names for modalities (PS3.3 C.7.3.1.1.1)."""
     if not isinstance(name, str):
         return name
-    return {"pt": "pet", "nm": "spect"}.get(name.strip().lower(), name.strip().lower())
+    return {"mri": "mr", "pt": "pet", "nm": "spect"}.get(name.strip().lower(), name.strip().lower())
 
 
 def _check(name: str, value: Any, rules: Mapping[str, Any]) -> None:

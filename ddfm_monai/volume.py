@@ -25,17 +25,47 @@ __all__ = [
     "check_values",
     "check_volume",
     "grid_of",
+    "in_space_of",
+    "is_lps",
     "is_picture",
     "make_volume",
     "name_of",
+    "place_is_unknown",
     "space_meta",
     "spacing_of",
 ]
 
 
 def affine_of(volume: MetaTensor) -> space.Affine:
-    """The 4x4 float64 affine, voxel index to RAS mm."""
-    return np.array(volume.affine.detach().cpu(), dtype=np.float64)  # a copy
+    """The 4x4 float64 affine, voxel index to RAS mm, also of a volume whose ``meta["space"]`` is LPS."""
+    affine = np.array(volume.affine.detach().cpu(), dtype=np.float64)  # a copy
+    return space.flip(affine) if is_lps(volume) else affine
+
+
+def is_lps(volume: MetaTensor) -> bool:
+    """True where ``affine`` counts LPS, as MONAI's ITKReader leaves it with ``affine_lps_to_ras=False``."""
+    named = volume.meta.get("space", "")
+    return str(getattr(named, "value", named)).upper() == "LPS"
+
+
+def in_space_of(volume: MetaTensor, reference: MetaTensor) -> MetaTensor:
+    """The volume with its affine in the reference's convention, RAS or LPS; no voxel moves."""
+    if is_lps(volume) == is_lps(reference):
+        return volume
+    affine = torch.from_numpy(space.flip(np.array(volume.affine.detach().cpu(), dtype=np.float64)))
+    label = reference.meta["space"] if is_lps(reference) else "RAS"
+    return MetaTensor(volume.as_tensor(), affine=affine, meta={**volume.meta, "space": label})
+
+
+def place_is_unknown(volume: MetaTensor) -> bool:
+    """True where the file gives voxel sizes but no place in a patient's or scanner's space.
+
+    Both codes of a NIfTI file are 0, an NRRD file has no ``space``, or a tensor came without an affine.
+    """
+    if "xform_code" in volume.meta:
+        return int(volume.meta["xform_code"]) == 0
+    codes = [volume.meta.get(name) for name in ("sform_code", "qform_code")]  # as MONAI's NibabelReader keeps them
+    return bool(volume.meta.get("place_unknown", False)) or all(code is not None and int(code) == 0 for code in codes)
 
 
 def grid_of(volume: MetaTensor) -> tuple[space.Shape, space.Affine]:
@@ -61,7 +91,7 @@ def is_picture(volume: MetaTensor) -> bool:
 
 def space_meta(volume: MetaTensor) -> dict[str, Any]:
     """The entries of ``meta`` that belong to the grid, for a volume made on the same grid."""
-    return {key: volume.meta[key] for key in ("picture", "xform_code") if key in volume.meta}
+    return {key: volume.meta[key] for key in ("picture", "xform_code", "place_unknown") if key in volume.meta}
 
 
 def make_volume(array: np.ndarray | torch.Tensor, affine: np.ndarray, **meta: Any) -> MetaTensor:
@@ -86,14 +116,14 @@ def check_volume(volume: torch.Tensor, name: str) -> None:
             "Add the channel first (MONAI: EnsureChannelFirst); a single slice has Z = 1.",
             "E_DIMENSIONS",
         )
-    if volume.is_complex() or volume.dtype == torch.bool:
+    if volume.is_complex() or volume.dtype == torch.bool or volume.is_quantized:
         raise InputError(
             f"{name}: values of type {volume.dtype} cannot be fused; expected integers or real numbers.", "E_VOXEL_TYPE"
         )
     if isinstance(volume, MetaTensor):
         check_affine(name, affine_of(volume))
         volume = volume.as_tensor()
-    check_values(name, volume.detach())
+    check_values(name, volume.detach().to(torch.float32))  # not every type has a largest value in torch
 
 
 def bad_spacing(path: str | Path, spacing: list[float]) -> InputError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -13,8 +12,20 @@ from monai.data.meta_tensor import MetaTensor
 from scipy import ndimage
 
 from ddfm_monai.errors import InputError, UsageError
-from ddfm_monai.settings import CT_WINDOWS, KINDS, parse_window
-from ddfm_monai.volume import is_picture
+from ddfm_monai.settings import CT_WINDOWS, parse_window
+from ddfm_monai.volume import is_picture, name_of
+from ddfm_monai.volumes import hounsfield
+from ddfm_monai.volumes.background import (
+    Air,
+    Fill,
+    Surround,
+    black_out,
+    find_air,
+    find_surround,
+    is_whole,
+    sample_of,
+)
+from ddfm_monai.volumes.kind import Decision, decide_kind, normal_kind
 
 __all__ = [
     "DEFAULT_CT_WINDOW",
@@ -34,20 +45,9 @@ above brain, grey and white matter differ by 10, and air is black. The soft tiss
 blood and brain, the bone window 2. Outside the head ``"soft"`` is the better choice.
 """
 
-_TOKENS = {
-    "ct": {"ct", "cta", "ncct", "cect", "cbct", "ldct", "hct"},
-    "pet": {"pet", "pt", "fdg", "suv", "suvbw", "amyloid", "fet", "petct"},
-    "spect": {"spect", "nm", "hmpao", "ecd", "datscan", "tc99m", "tl201"},
-    "mr": {
-        "mr", "mri", "mra", "t1", "t2", "t1w", "t2w", "t1c", "t1ce", "t1gd", "pd", "pdw", "flair", "mprage", "swi",
-        "dwi", "adc", "fa", "gre", "spgr", "gd",
-    },
-}  # fmt: skip
-
 _AIR_HU = -500.0  # a CT with values below this shows air
 _BONE_HU = 200.0  # a CT in HU with values above this shows bone
-_SAMPLE_VOXELS = 1 << 21  # percentiles come from an even subset of about this size
-_SOLID = 0.93  # of the voxels of a constant background have a neighbour of the same value
+_EIGHTH_BIT = 128.0  # pictures of 8 bits use it
 _SPECK_PIXELS = 12
 _INVISIBLE = 0.5 / 255  # less than half a grey level is background
 _Tensor = TypeVar("_Tensor", bound=torch.Tensor)
@@ -55,7 +55,7 @@ _Tensor = TypeVar("_Tensor", bound=torch.Tensor)
 
 @dataclass(frozen=True)
 class Scaling:
-    """The mapping of one volume's values to [0, 1]: ``(value - low) / (high - low)``, clipped.
+    """The mapping of one volume's values to [0, 1]: ``(value - low) / (high - low)``, clipped; and why it is that one.
 
     Args:
         kind: ``"mr"``, ``"ct"``, ``"pet"``, ``"spect"`` or ``"picture"``.
@@ -63,6 +63,9 @@ class Scaling:
         high: the value that becomes 1.
         source: how the two were found, a sentence for people.
         air: noise ceiling of the background, in [0, 1] after scaling; 0 where the background has no noise.
+        decided: how the kind was found, a phrase for people.
+        background: a value around the body that becomes 0 though it does not lie below ``low``, or None.
+        doubts: what a person should look at.
     """
 
     kind: str
@@ -70,11 +73,17 @@ class Scaling:
     high: float
     source: str
     air: float = 0.0
+    decided: str = "as asked"
+    background: float | None = None
+    doubts: tuple[str, ...] = ()
 
     def apply(self, volume: _Tensor) -> _Tensor:
         """Values to [0, 1], float32, same shape and meta; the volume itself is left alone."""
         scaled = volume - self.low  # the only copy
-        return cast(_Tensor, scaled.div_(self.high - self.low).clamp_(0.0, 1.0))
+        scaled.div_(self.high - self.low).clamp_(0.0, 1.0)
+        if self.background is not None:
+            black_out(scaled, (volume == self.background))
+        return cast(_Tensor, scaled)
 
     def describe(self) -> dict[str, Any]:
         """A JSON-able account for the provenance file."""
@@ -82,65 +91,73 @@ class Scaling:
 
 
 def guess_kind(volume: MetaTensor, path: str | Path | None = None) -> str:
-    """What made this volume: ``"mr" | "ct" | "pet" | "spect" | "picture"``.
+    """What made this volume: the kind that :func:`~ddfm_monai.volumes.kind.decide_kind` finds.
 
-    In this order: values below -500 are Hounsfield units, so CT; a word of the file's name, then of its folder's name
-    (``ct``, ``pet``, ``nm``, ``t1``, ``flair``, ...) if it points to one kind only; a colour volume or a picture file
-    without such a word is a picture; everything else is MRI.
-
-    Args:
-        volume: ``(C, X, Y, Z)`` in its own units.
-        path: where it came from; default: ``volume.meta["filename_or_obj"]``.
+    Raises:
+        InputError: it cannot be told (``E_KIND_UNCLEAR``).
     """
-    if volume.shape[0] == 1 and float(volume.as_tensor().min()) <= _AIR_HU:
-        return "ct"
-    source = path if path is not None else volume.meta.get("filename_or_obj")
-    for name in (Path(str(source)).name, Path(str(source)).parent.name) if source else ():
-        words = set(re.split(r"[^a-z0-9]+", name.lower()))
-        kinds = [kind for kind, tokens in _TOKENS.items() if words & tokens]
-        if len(kinds) == 1:
-            return kinds[0]
-    return "picture" if volume.shape[0] == 3 or is_picture(volume) else "mr"
+    return decide_kind(volume, sample_of(volume), path=path).kind
 
 
-def choose_scaling(volume: MetaTensor, kind: str = "auto", window: str | tuple[float, float] | None = None) -> Scaling:
+def choose_scaling(
+    volume: MetaTensor, kind: str = "auto", window: str | tuple[float, float] | None = None, role: str = ""
+) -> Scaling:
     """Choose the one mapping to [0, 1] of a volume.
 
-    * Pictures, and volumes with whole numbers from 0 to 255 (their largest at least 64): as they are, 0 to 255.
-    * CT in HU: the window, by default that of the brain. Data stored as HU + 1024 are recognised. Values that cannot
-      be HU (none below -500, none above 200) go from the smallest to the 99.9th percentile of the foreground.
+    * Pictures, and volumes with whole numbers from 0 to 255 that use the eighth bit (files of more than 8 bits: up to
+      250 at least): as they are, 0 to 255.
+    * CT: the window, by default that of the brain, where air and soft tissue show that HU are (stored as they are, or
+      with an offset of 1000, 1024 or another). Values that cannot be HU (none below -500, none above 200, no such
+      peaks) go from the smallest to the 99.9th percentile of the foreground.
     * MRI: the median of the air becomes 0 (in a masked volume that is the background value), the 99.5th percentile of
-      the foreground becomes 1. Without air in view: the 0.5th percentile becomes 0.
-    * PET and SPECT: 0 (or the smallest value, if that is higher) to the 99.9th percentile of the foreground.
+      the foreground becomes 1. Without air in view: the 0.5th percentile becomes 0. A constant around the head that is
+      not the smallest value (z-scored volumes) is black.
+    * PET and SPECT: 0 (or the air, where that is not 0) to the 99.9th percentile of the foreground.
 
     Args:
         volume: ``(C, X, Y, Z)`` in its own units; a colour volume (``C`` = 3) is 0..255 as it is.
-        kind: one of :data:`KINDS`, or ``"auto"`` for :func:`guess_kind`.
+        kind: one of :data:`KINDS` in any case, a DICOM name of it (``PT``, ``NM``), or ``"auto"``.
         window: for CT only (others ignore it): a name of :data:`CT_WINDOWS`, ``"L,W"`` or ``(level, width)`` in HU.
+        role: ``"reference"`` or ``"second"``, for the option that an error names.
 
     Raises:
         UsageError: unknown kind or window.
-        InputError: nothing of the volume lies inside the window (``E_WINDOW_EMPTY``).
+        InputError: the kind cannot be told (``E_KIND_UNCLEAR``), nothing of the volume lies inside the window
+            (``E_WINDOW_EMPTY``), or a window was asked for a CT that is not in HU (``E_NOT_HU``).
     """
-    if kind == "auto":
-        kind = guess_kind(volume)
-    if kind not in KINDS:
-        raise UsageError(f"kind {kind!r}: expected auto, {', '.join(KINDS)}.", "E_KIND")
     limits = None if window is None else parse_window(window) if isinstance(window, str) else window
+    sample = sample_of(volume)
+    asked = normal_kind(kind)
+    decision = decide_kind(volume, sample, role) if asked == "auto" else Decision(asked, "as asked")
+    scaling = _scaling(volume, decision.kind, limits, sample)
+    doubts = (f"taken for MRI: nothing says what it is. Say it with {_option(role)}.",) if decision.assumed else ()
+    return replace(scaling, decided=decision.reason, doubts=doubts + scaling.doubts)
+
+
+def _option(role: str) -> str:
+    return f"--{role}-kind" if role in ("reference", "second") else "--reference-kind or --second-kind"
+
+
+def _scaling(volume: MetaTensor, kind: str, limits: tuple[float, float] | None, sample: np.ndarray) -> Scaling:
     if volume.shape[0] == 3:
         return Scaling(kind, 0.0, 255.0, "colour, taken as it is: 0 to 255")
-    sample = _sample(volume)
-    if kind == "ct" and limits is not None:
-        return _window(kind, limits, sample, "window asked for")
-    if _is_8bit(sample) and (is_picture(volume) or sample.max() >= 64):
+    if _is_8bit(volume, sample):
+        if kind == "ct" and limits is not None:
+            raise _not_in_hu(volume, "8-bit values from 0 to 255")
         scaling = Scaling(kind, 0.0, 255.0, "8-bit values, taken as they are: 0 to 255")
-        return _with_air(scaling, _find_air(volume, sample))
+        return _with_air(scaling, find_air(volume, sample))
     if kind == "ct":
-        return _ct_scaling(sample)
-    air = _find_air(volume, sample)
-    return _with_air(
-        _emission_scaling(kind, sample) if kind in ("pet", "spect") else _mr_scaling(kind, sample, air), air
-    )
+        return _ct_scaling(volume, sample, limits)
+    fill = find_surround(volume, sample)
+    make = _emission_scaling if kind in ("pet", "spect") else _mr_scaling
+    scaling = make(volume, kind, sample, fill)
+    if fill is not None and (
+        fill.surround is Surround.ABOVE or (fill.surround is Surround.MIDDLE and make is _mr_scaling)
+    ):
+        return replace(
+            scaling, background=fill.value, source=f"{scaling.source}; {fill.value:g} around it is background"
+        )
+    return scaling
 
 
 def foreground_mask(scaled: MetaTensor, air: float = 0.0, axis: int = 2) -> MetaTensor:
@@ -197,63 +214,19 @@ def _solid(plane: np.ndarray) -> np.ndarray:
     return solid | ~np.isin(gaps, outside)
 
 
-def _sample(volume: MetaTensor) -> np.ndarray:
-    """An even subset of the values, 1-D float64; the same for the same volume, always."""
-    values = volume.as_tensor().detach().cpu()[0]
-    size = values.numel()
-    step = max(1, round((size / _SAMPLE_VOXELS) ** (1 / 3)))
-    # slices are few: thin out rows and columns first
-    return values[::step, ::step, :: max(1, min(step, values.shape[2] // 32))].numpy().astype(np.float64).ravel()
+def _is_8bit(volume: MetaTensor, sample: np.ndarray) -> bool:
+    """Whole numbers from 0 to 255 that fill the range of a byte.
 
-
-def _is_8bit(sample: np.ndarray) -> bool:
-    return bool(sample.min() >= 0 and 1 < sample.max() <= 255 and _is_whole(sample))
-
-
-def _is_whole(sample: np.ndarray) -> bool:
-    return bool((sample == np.rint(sample)).all())
-
-
-@dataclass(frozen=True)
-class _Air:
-    """The values of the air around a body, in the volume's units."""
-
-    middle: float
-    ceiling: float  # of its noise; equal to `middle` where it has none
-
-
-def _find_air(volume: MetaTensor, sample: np.ndarray) -> _Air | None:
-    """The air in a volume; None where none is in view.
-
-    Air is what lies in the lowest tenth of the robust range (2nd to 98th percentile). Its noise ends four deviations
-    above its median, where the Rayleigh noise of magnitude images ends to 99.9 %. The deviation is estimated from
-    quantiles, since dark tissue is among the candidates too.
+    Counts up to 91 or an MRI up to 200 are whole numbers too. Where the file says that more than 8 bits are stored,
+    only values that reach the end of the range count as a picture.
     """
-    low, high = np.percentile(sample, [2, 98])
-    threshold = float(low + 0.1 * (high - low))
-    air = sample[sample <= threshold]
-    if high <= low or air.size < 0.02 * sample.size:
-        return None
-    middle, upper = (float(value) for value in np.percentile(air, [50, 84]))
-    if _is_solid(volume, middle):
-        return _Air(middle, middle)
-    deviation = max(1.4826 * float(np.median(np.abs(air - middle))), upper - middle)
-    if _is_whole(sample):
-        deviation = max(deviation, 0.5)  # noise of less than a step of the scale
-    return _Air(middle, min(middle + 4 * deviation, threshold))
+    if not (sample.min() >= 0 and 1 < sample.max() <= 255 and is_whole(sample)):
+        return False
+    bits = volume.meta.get("bitpix", 8)  # of a NIfTI header, as our reader and MONAI's keep it
+    return is_picture(volume) or sample.max() >= (_EIGHTH_BIT if int(bits) <= 8 else 250)
 
 
-def _is_solid(volume: MetaTensor, value: float) -> bool:
-    """True where voxels of this very value lie side by side, as in a masked or clipped background, not in noise."""
-    values = volume.as_tensor().detach().cpu()[0]
-    depth = values.shape[2]
-    equal = torch.stack([values[:, :, k] == value for k in sorted({depth // 4, depth // 2, 3 * depth // 4})])
-    first, second = equal[:, :-1], equal[:, 1:]
-    count = int(first.sum())
-    return count > 0.005 * first.numel() and int((first & second).sum()) >= _SOLID * count
-
-
-def _with_air(scaling: Scaling, air: _Air | None) -> Scaling:
+def _with_air(scaling: Scaling, air: Air | None) -> Scaling:
     """The same mapping with the noise ceiling of the background filled in."""
     if air is None or air.ceiling <= air.middle:
         return scaling
@@ -266,47 +239,104 @@ def _foreground(sample: np.ndarray) -> np.ndarray:
     return body if body.size else sample
 
 
-def _mr_scaling(kind: str, sample: np.ndarray, air: _Air | None) -> Scaling:
-    high = float(np.percentile(_foreground(sample), 99.5))
-    if air is None:
-        low, source = float(np.percentile(sample, 0.5)), "0.5th percentile to 99.5th percentile of the foreground"
+def _mr_scaling(volume: MetaTensor, kind: str, sample: np.ndarray, fill: Fill | None) -> Scaling:
+    values = sample if fill is None or fill.surround is Surround.FLOOR else fill.rest
+    if fill is not None and fill.surround is Surround.FLOOR and fill.rest.min() < fill.value:
+        air: Air | None = Air(fill.value, fill.value)  # what lies below is the undershoot of an interpolation
+    elif fill is not None and fill.surround is Surround.MIDDLE:
+        air = None
     else:
+        air = find_air(volume, values)
+    high = float(np.percentile(_foreground(values), 99.5))
+    if air is not None:
         low, source = air.middle, "median of the air to 99.5th percentile of the foreground"
+    elif fill is not None and fill.surround is Surround.PADDING:
+        low, source = 0.0, "0 to 99.5th percentile of the foreground"
+    else:
+        low, source = float(np.percentile(values, 0.5)), "0.5th percentile to 99.5th percentile of the foreground"
     if high <= low:
         low, high, source = float(sample.min()), float(sample.max()), "smallest to largest value"
-    return Scaling(kind, low, high, source)
+    return _with_air(Scaling(kind, low, high, source), air)
 
 
-def _emission_scaling(kind: str, sample: np.ndarray) -> Scaling:
-    low = max(0.0, float(sample.min()))
-    high = float(np.percentile(_foreground(sample), 99.9))
+def _emission_scaling(volume: MetaTensor, kind: str, sample: np.ndarray, fill: Fill | None) -> Scaling:
+    marked = fill is not None and fill.surround in (Surround.PADDING, Surround.ABOVE)
+    values = fill.rest if fill is not None and marked else sample
+    air = find_air(volume, values)
+    top = float(np.percentile(values, 98))
+    if air is not None and (values.min() > 0 or air.middle < -0.5 * abs(top)):  # stored with an offset
+        low = air.middle if values.min() < 0 else float(values.min())
+        high = float(np.percentile(_foreground(values), 99.9))
+    else:
+        low = max(0.0, float(values.min()))
+        body = _foreground(values) if values.min() >= 0 else values[values > 0.1 * top]
+        high = float(np.percentile(body if body.size else values, 99.9))
     if high <= low:
         low, high = float(sample.min()), float(sample.max())
-    return Scaling(kind, low, high, f"{low:g} to 99.9th percentile of the foreground")
+    scaling = Scaling(kind, low, high, f"{low:g} to 99.9th percentile of the foreground")
+    return _with_air(scaling, _symmetric_noise(values, air, high))
 
 
-def _ct_scaling(sample: np.ndarray) -> Scaling:
-    level, width = CT_WINDOWS[DEFAULT_CT_WINDOW]
+def _symmetric_noise(values: np.ndarray, air: Air | None, high: float) -> Air | None:
+    """The air of a PET that was reconstructed linearly, with as much noise below 0 as above."""
+    negative = values[values < 0]
+    if air is None or negative.size < 0.05 * values.size or air.middle < -0.5 * high:
+        return air
+    deviation = 1.4826 * float(np.median(-negative))
+    return Air(0.0, min(4 * deviation, 0.15 * high))
+
+
+def _ct_scaling(volume: MetaTensor, sample: np.ndarray, limits: tuple[float, float] | None) -> Scaling:
+    found = hounsfield.measure(sample)
+    name = f"{DEFAULT_CT_WINDOW} window" if limits is None else "window asked for"
+    level, width = CT_WINDOWS[DEFAULT_CT_WINDOW] if limits is None else limits
+    if found is not None:
+        scaling = _window(volume, (level, width), found.offset, sample, f"{name}, {found.describe()}")
+        if found.other is None:
+            return scaling
+        other = f"{'+' if found.other > 0 else '-'} {abs(found.other):g}"
+        return replace(scaling, doubts=(f"{found.describe()}; HU {other} fits as well. Store it in HU to be sure.",))
     if sample.min() > _AIR_HU and sample.max() <= _BONE_HU:
+        if limits is not None:
+            raise _not_in_hu(volume, f"values from {sample.min():g} to {sample.max():g}")
         low, high = float(sample.min()), float(np.percentile(_foreground(sample), 99.9))
         return Scaling(
             "ct", low, max(high, float(np.nextafter(low, np.inf))), "not in HU: smallest to 99.9th percentile"
         )
     body = sample[sample > 100]
-    if sample.min() >= 0 and np.median(body) >= 800:
-        return _window("ct", (level + 1024, width), sample, f"{DEFAULT_CT_WINDOW} window, data stored as HU + 1024")
-    return _window("ct", (level, width), sample, f"{DEFAULT_CT_WINDOW} window")
+    offset = 1024.0 if sample.min() >= 0 and body.size and np.median(body) >= 800 else 0.0
+    how = f"HU + {offset:g}" if offset else "HU"
+    scaling = _window(volume, (level, width), offset, sample, f"{name}, taken for {how}")
+    doubt = f"taken for {how}, but neither air at -1000 nor soft tissue was found in it. Check that it is a CT in HU."
+    return replace(scaling, doubts=(doubt,))
 
 
-def _window(kind: str, limits: tuple[float, float], sample: np.ndarray, source: str) -> Scaling:
+def _not_in_hu(volume: MetaTensor, found: str) -> InputError:
+    return InputError(
+        f"{name_of(volume)}: a CT window was asked for, but this CT is not in HU (found {found}). "
+        "Give the CT in HU, or leave the window out: then its own range is used.",
+        "E_NOT_HU",
+    )
+
+
+def _window(volume: MetaTensor, limits: tuple[float, float], offset: float, sample: np.ndarray, source: str) -> Scaling:
+    """A window in HU on values that are stored with an offset."""
     level, width = (float(value) for value in limits)
     if not width > 0:
         raise UsageError(f"window width {width:g}: expected a width above 0.", "E_WINDOW")
-    low, high = level - width / 2, level + width / 2
+    low, high = level - width / 2 + offset, level + width / 2 + offset
     if sample.max() <= low or sample.min() >= high:
         raise InputError(
-            f"window {level:g},{width:g}: nothing lies between {low:g} and {high:g}, the values go from "
-            f"{sample.min():g} to {sample.max():g}. Choose another window, or another kind if this is no CT in HU.",
+            f"{name_of(volume)}: window {level:g},{width:g}: nothing lies between {low:g} and {high:g}, the values go "
+            f"from {sample.min():g} to {sample.max():g}. Choose another window, or another kind if it is no CT in HU.",
             "E_WINDOW_EMPTY",
         )
-    return Scaling(kind, low, high, f"{source}: level {level:g}, width {width:g}")
+    background = _ct_background(volume, sample, low)
+    return Scaling("ct", low, high, f"{source}; level {level:g}, width {width:g}", background=background)
+
+
+def _ct_background(volume: MetaTensor, sample: np.ndarray, low: float) -> float | None:
+    """A constant around the body that the window would show as tissue: 0 where air is -1000, or padding at the top."""
+    fill = find_surround(volume, sample)
+    shows = fill is not None and fill.value > low
+    return fill.value if fill is not None and shows and fill.surround in (Surround.MIDDLE, Surround.ABOVE) else None

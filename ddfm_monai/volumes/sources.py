@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
+from ddfm_monai.errors import InputError
 from ddfm_monai.files import sha256_of
-from ddfm_monai.volume import affine_of, check_volume
+from ddfm_monai.volume import affine_of, check_volume, is_picture, place_is_unknown
 from ddfm_monai.volumes.colour import colour_map, to_luma
 from ddfm_monai.volumes.grids import resample_to, same_grid
 from ddfm_monai.volumes.intensity import Scaling, choose_scaling, common_foreground
 from ddfm_monai.volumes.io import read_volume
+from ddfm_monai.volumes.kind import spoken
 from ddfm_monai.volumes.slices import SlicePlan, plan_slices, slice_axis
 
 __all__ = ["Source", "colour_source", "plan_pair", "read_source"]
@@ -49,6 +52,24 @@ class Source:
         """``(1 or 3, X, Y, Z)`` in [0, 1]: ``grey``, or the colours where there are any."""
         return self.scaling.apply(self.volume) if self.is_colour else self.grey
 
+    @property
+    def decision(self) -> str:
+        """What it was taken for, why, and which values became black and white: ``"PET, by its name; 0 to 22069"``."""
+        scaling = self.scaling
+        kind = spoken(scaling.kind)
+        return f"{kind}, {scaling.decided}; {scaling.low:g} to {scaling.high:.6g} ({scaling.source})"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should look at before trusting a result."""
+        if is_picture(self.volume) or not place_is_unknown(self.volume):
+            return self.scaling.doubts
+        return (
+            *self.scaling.doubts,
+            "its header gives no position in space (or came without one): that it fits the other volume is taken on "
+            "trust. Look at the result, or register (--register rigid).",
+        )
+
     def rgb(self) -> Tensor:
         """``(3, X, Y, Z)``, 0..255: the volume's own colours, or those of the colour map of PET or SPECT."""
         return self.volume if self.is_colour else colour_map(self.grey, self.scaling.kind)
@@ -76,16 +97,21 @@ class Source:
             "shape": list(self.volume.shape[1:]),
             "scaling": self.scaling.describe(),
             "resampled": self.resampled,
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
         }
 
 
 def read_source(
-    source: Tensor | str | Path, name: str, kind: str = "auto", window: str | tuple[float, float] | None = None
+    source: Tensor | np.ndarray | str | Path,
+    name: str,
+    kind: str = "auto",
+    window: str | tuple[float, float] | None = None,
 ) -> Source:
     """Read a source (or take it from memory), refuse what cannot be fused, and scale it.
 
     Args:
-        source: ``(1 or 3, X, Y, Z)``, or a path as for :func:`~ddfm_monai.volumes.read_volume`.
+        source: ``(1 or 3, X, Y, Z)``, integers or real numbers of any type, or a path as for
+            :func:`~ddfm_monai.volumes.read_volume`. One without an affine has voxels of 1 mm and an unknown place.
         name: what an error message calls a volume that is unusable, for example ``"reference"``; ``"second"`` is
             resampled onto the reference's grid.
         kind, window: as for :func:`~ddfm_monai.volumes.choose_scaling`.
@@ -94,13 +120,28 @@ def read_source(
         UsageError: no such file, or an unknown kind or window.
         InputError: the volume cannot be read or used.
     """
-    volume = source if isinstance(source, Tensor) else read_volume(source, second=name == "second")
-    if not isinstance(volume, MetaTensor):
-        volume = MetaTensor(volume)
-    check_volume(volume, name)
-    scaling = choose_scaling(volume, kind, window)
+    if isinstance(source, (Tensor, np.ndarray)):
+        volume = _in_memory(source, name)
+    else:
+        volume = read_volume(source, second=name == "second")
+    scaling = choose_scaling(volume, kind, window, name)
     luma = cast(MetaTensor, to_luma(volume)) if volume.shape[0] == 3 else volume
     return Source(volume, scaling.apply(luma), scaling, _digest(source, volume))
+
+
+def _in_memory(source: Tensor | np.ndarray, name: str) -> MetaTensor:
+    """A volume in memory as float32, after the checks that a file gets."""
+    if isinstance(source, np.ndarray):
+        if source.dtype.kind not in "iufb":
+            raise InputError(
+                f"{name}: values of type {source.dtype} cannot be fused; expected integers or real numbers.",
+                "E_VOXEL_TYPE",
+            )
+        source = torch.from_numpy(source)
+    check_volume(source, name)
+    if isinstance(source, MetaTensor):
+        return cast(MetaTensor, source.detach().to(torch.float32))
+    return MetaTensor(source.detach().to(torch.float32), meta={"place_unknown": True})
 
 
 def colour_source(a: Source, b: Source) -> Source | None:
@@ -129,11 +170,11 @@ def plan_pair(a: Source, b: Source, stride: int) -> tuple[MetaTensor, SlicePlan]
     return foreground, plan_slices(foreground, stride, axis)
 
 
-def _digest(source: Tensor | str | Path, volume: MetaTensor) -> str:
+def _digest(source: Tensor | np.ndarray | str | Path, volume: MetaTensor) -> str:
     """SHA-256 of the file, as its reader noted it or as found; of voxels and affine where there is no file."""
     if "sha256" in volume.meta:
         return str(volume.meta["sha256"])
-    if not isinstance(source, Tensor) and Path(source).is_file():
+    if not isinstance(source, (Tensor, np.ndarray)) and Path(source).is_file():
         return sha256_of(Path(source))
     digest = hashlib.sha256()
     for channel in volume.as_tensor().cpu().numpy():

@@ -164,7 +164,7 @@ def test_pet_goes_from_zero_to_a_robust_maximum():
         ("a/patient_nm_3.nii", "spect"),
         ("ct_02/mri.nii.gz", "mr"),
         ("PET/case7.nii.gz", "pet"),
-        ("a/ct_to_mri.nii.gz", "mr"),  # two words: no guess from the name
+        ("a/ct_to_mri.nii.gz", "ct"),  # "to" names what it was brought onto
         ("a/actor.nii.gz", "mr"),
         ("pt/ct/pet_ct.nii.gz", "ct"),  # two words in the name, one in the folder
         (None, "mr"),
@@ -175,7 +175,9 @@ def test_guesses_from_names(path, kind):
 
 
 def test_guesses_from_values():
-    assert guess_kind(volume(ct(), "a/pet.nii")) == "ct"  # Hounsfield units speak louder
+    assert guess_kind(volume(ct(), "a/scan.nii")) == "ct"
+    with pytest.raises(InputError, match=r"says PET, but its values are those of a CT in HU.*-kind pet or ct"):
+        guess_kind(volume(ct(), "a/pet.nii"))
     assert guess_kind(make_volume(torch.rand(3, 4, 4, 4) * 255, GRID)) == "picture"
     assert guess_kind(make_volume(torch.rand(3, 4, 4, 4) * 255, GRID, filename_or_obj="spect_rgb.nii")) == "spect"
     assert guess_kind(make_volume(torch.rand(1, 4, 4, 1) * 255, GRID, picture=True)) == "picture"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -21,7 +25,8 @@ SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 def read(path: Path) -> Contents:
     """An NRRD or MetaImage file: grey of any real type, or 8-bit RGB."""
     try:
-        image = sitk.ReadImage(str(path))
+        with _quiet():
+            image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         # ITK's own text names source files and, for a short read, a file that does not exist: no help to the reader
         detached = path.suffix.lower() in (".mhd", ".nhdr")
@@ -48,7 +53,34 @@ def read(path: Path) -> Contents:
             "Save one component as a volume of its own.",
             "E_VOXEL_TYPE",
         )
-    return array, _affine_from_itk(image), {}
+    return array, _affine_from_itk(image), _meta(path, image)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ITK prints warnings about files that it reads well, straight to the screen."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def _meta(path: Path, image: sitk.Image) -> dict[str, Any]:
+    """What the header says of the kind, and whether it gives the volume a place in a patient's space."""
+    keys = {key.lower(): image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    modality = next((keys[key] for key in ("modality", "dicom.modality", "nrrd_modality") if key in keys), None)
+    if path.suffix.lower() in (".nrrd", ".nhdr"):
+        placed = "nrrd_space" in keys
+    else:
+        placed = re.search(rb"(?mi)^(TransformMatrix|Rotation|Orientation|Offset|Origin|Position)\s*=", _head(path))
+    return {**({"modality": modality} if modality else {}), **({} if placed else {"place_unknown": True})}
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(8192).partition(b"ElementDataFile")[0]
 
 
 def _affine_from_itk(image: sitk.Image) -> np.ndarray:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import logging
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, cast
 
 import nibabel as nib
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
-from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from ddfm_monai.errors import InputError
-from ddfm_monai.space import is_sheared
+from ddfm_monai.space import is_sheared, spacing_of
 from ddfm_monai.volume import affine_of, bad_spacing
 from ddfm_monai.volumes.formats.common import Contents, check_opaque, spatial_shape, to_byte, unreadable
 
@@ -23,23 +28,75 @@ __all__ = ["SUFFIXES", "read", "write"]
 
 SUFFIXES = (".nii", ".nii.gz")
 
+_UNREADABLE = (
+    ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, KeyError, zlib.error,
+)  # fmt: skip
+_MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}
+"""Millimetres in a unit of length, by NIfTI's ``xyzt_units``: metres, millimetres, micrometres."""
+
+_QUATERNION_TOLERANCE = 1e-3  # how far single precision carries the length of a rotation off 1
+_SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)  # nibabel tells of every field that it mends
+
 
 def read(path: Path) -> Contents:
-    """A NIfTI file: grey of any real type, or RGB24."""
+    """A NIfTI-1 or NIfTI-2 file, compressed or not whatever its ending says: grey of any real type, or RGB24."""
     try:
-        image: Any = nib.Nifti1Image.from_filename(path)
-        header = image.header
-        shape = spatial_shape(path, tuple(int(n) for n in header.get_data_shape()))
-        kind = _kind(path, header.get_data_dtype())
-        _check_spacing(path, header)
-        if kind == "grey":
-            array = np.asarray(image.dataobj, dtype=np.float32).reshape(shape, order="F")[None]
-        else:
-            array = _rgb_from_struct(path, np.asarray(image.dataobj.get_unscaled()).reshape(shape, order="F"))
-    except (ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, zlib.error) as error:
+        with _opened(path) as file:
+            header = _header(path, file)
+            shape = spatial_shape(path, tuple(int(n) for n in header.get_data_shape()))
+            kind = _kind(path, header.get_data_dtype())
+            affine = _affine(path, header)
+            stored = ArrayProxy(file, header, mmap=False)
+            if kind == "grey":
+                array = np.asarray(stored, dtype=np.float32).reshape(shape, order="F")[None]
+            else:
+                array = _rgb_from_struct(path, np.asarray(stored.get_unscaled()).reshape(shape, order="F"))
+    except _UNREADABLE as error:
         raise unreadable(path, "NIfTI", error) from error
-    code = int(header["sform_code"]) or int(header["qform_code"])
-    return array, np.asarray(image.affine, dtype=np.float64), {"xform_code": code} if code else {}
+    meta = {"xform_code": int(header["sform_code"]) or int(header["qform_code"]), "bitpix": int(header["bitpix"])}
+    return array, affine, {**meta, "descrip": bytes(header["descrip"]).rstrip(b"\0").decode("latin-1")}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed where they are gzip: a `.nii` may be, and a `.nii.gz` may not be."""
+    with path.open("rb") as raw:
+        compressed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        if not compressed:
+            yield raw
+            return
+        with gzip.open(raw) as file:
+            yield cast(IO[bytes], file)
+
+
+def _header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
+    """The header, mended where writers are known to err and the meaning is plain."""
+    start = file.read(540)
+    second = start[4:8] == b"n+2\0" or start[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")
+    kind = nib.Nifti2Header if second else nib.Nifti1Header
+    header = kind.from_fileobj(io.BytesIO(start), check=False)
+    header["sizeof_hdr"] = kind.sizeof_hdr
+    dim = header["dim"]
+    if dim[0] > 3 and (dim[4 : dim[0] + 1] <= 1).all():  # dim[0] = 4 with dim[4] = 0 is one volume
+        dim[4:] = 1
+        dim[0] = 3
+    squares = float(sum(float(header[f"quatern_{axis}"]) ** 2 for axis in "bcd"))
+    if 1 < squares < 1 + _QUATERNION_TOLERANCE:
+        for axis in "bcd":
+            header[f"quatern_{axis}"] /= np.sqrt(squares) * (1 + 1e-7)
+    _check_spacing(path, header)
+    header.check_fix(logger=_SILENT, error_level=40)
+    return header
+
+
+def _affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
+    """Voxel index to RAS mm: the sform, else the qform, else the voxel sizes alone; in mm whatever the file's unit."""
+    affine = header.get_best_affine()
+    if int(header["sform_code"]) > 0 and not np.asarray(affine)[:3, :3].any() and int(header["qform_code"]) > 0:
+        affine = header.get_qform()
+    millimetres = _MILLIMETRES.get(int(header["xyzt_units"]) & 0x07, 1.0)
+    return np.diag([millimetres] * 3 + [1.0]) @ np.asarray(affine, dtype=np.float64)
 
 
 def _kind(path: Path, dtype: np.dtype) -> str:
@@ -64,15 +121,24 @@ def _rgb_from_struct(path: Path, voxels: np.ndarray) -> np.ndarray:
 
 
 def _check_spacing(path: Path, header: nib.Nifti1Header) -> None:
-    # nibabel mends zero and negative spacings while loading, so look at the bytes as stored. With a sform the
-    # spacing is not used; the affine itself is checked for that case.
+    # nibabel mends zero and negative spacings, so look before that. With a sform the spacing is not used; the affine
+    # itself is checked for that case.
     if int(header["sform_code"]) > 0:
         return
-    with ImageOpener(str(path)) as file:
-        stored = type(header).from_fileobj(file, check=False)
-    spacing = [float(value) for value in stored["pixdim"][1:4]]
+    spacing = [float(value) for value in header["pixdim"][1:4]]
     if not all(np.isfinite(value) and value > 0 for value in spacing):
         raise bad_spacing(path, spacing)
+
+
+def _code(volume: MetaTensor, affine: np.ndarray) -> int:
+    """The space code of the file that gave the grid; 0, unknown, is kept where voxel sizes alone give the grid."""
+    code = int(volume.meta.get("xform_code", 1))
+    if code > 0:
+        return code
+    plain = nib.Nifti1Header()
+    plain.set_data_shape(volume.shape[1:])
+    plain.set_zooms(spacing_of(affine))
+    return 0 if np.allclose(plain.get_base_affine(), affine, atol=1e-3) else 1
 
 
 def write(volume: MetaTensor, temporary: Path, path: Path, description: str) -> None:
@@ -86,7 +152,7 @@ def write(volume: MetaTensor, temporary: Path, path: Path, description: str) -> 
     else:
         voxels = data[0].astype(np.float32, copy=False)
     image = nib.Nifti1Image(voxels, None)
-    code = int(volume.meta.get("xform_code", 1))
+    code = _code(volume, affine)
     image.set_sform(affine, code=code)
     image.set_qform(None if is_sheared(affine) else affine, code=0 if is_sheared(affine) else code)
     image.header.set_xyzt_units("mm")
