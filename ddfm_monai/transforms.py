@@ -50,12 +50,17 @@ class DDFMFuse(Transform):
     ) -> None:
         self.prior = prior
         self.settings = replace(settings or FusionSettings(), **changes)
+        self._loaded: Prior | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the loaded weights: a pickled transform says which prior it wants, and workers load it."""
+        return {**self.__dict__, "_loaded": None}
 
     def fuse(self, reference: torch.Tensor, second: torch.Tensor) -> FusionResult:
         """Everything that the fusion gives: volume, provenance, uncertainty, registration."""
-        if not isinstance(self.prior, Prior):
-            self.prior = load_prior(self.prior)
-        return fuse_volumes(reference, second, prior=self.prior, settings=self.settings)  # type: ignore[arg-type]
+        if self._loaded is None:
+            self._loaded = self.prior if isinstance(self.prior, Prior) else load_prior(self.prior)
+        return fuse_volumes(reference, second, prior=self._loaded, settings=self.settings)  # type: ignore[arg-type]
 
     def __call__(self, reference: torch.Tensor, second: torch.Tensor) -> MetaTensor:  # type: ignore[override]
         """The fused volume, (1, X, Y, Z) float32 in [0, 1] or (3, X, Y, Z) RGB; the reference's affine and file name.

@@ -54,7 +54,8 @@ def in_space_of(volume: MetaTensor, reference: MetaTensor) -> MetaTensor:
         return volume
     affine = torch.from_numpy(space.flip(np.array(volume.affine.detach().cpu(), dtype=np.float64)))
     label = reference.meta["space"] if is_lps(reference) else "RAS"
-    return MetaTensor(volume.as_tensor(), affine=affine, meta={**volume.meta, "space": label})
+    meta = {key: value for key, value in volume.meta.items() if key != "affine"}
+    return MetaTensor(volume.as_tensor(), affine=affine, meta={**meta, "space": label})
 
 
 def place_is_unknown(volume: MetaTensor) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ddfm_monai.fusion.many import Job
     from ddfm_monai.progress import Progress
     from ddfm_monai.protocol import EventWriter
+    from ddfm_monai.volumes import Source
 
 __all__ = ["register"]
 
@@ -111,8 +112,11 @@ def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Hos
         host.begin(job.reference.name + (f" ({number} of {len(jobs)})" if len(jobs) > 1 else ""))
 
     failed = 0
-    for done in fuse_many(jobs, load_prior(prior), settings, begin=begin, progress=host.progress):
+    for done in fuse_many(jobs, load_prior(prior), settings, begin=begin, taken=host.taken, progress=host.progress):
         if done.error is None:
+            for warning in done.provenance["warnings"]:
+                if not warning.startswith(("reference: ", "second: ")):  # those were told before the work
+                    host.say(f"warning: {warning}", "warning")
             host.result(done.outputs, done.provenance, {"total": done.seconds})
         elif len(jobs) == 1:
             raise done.error
@@ -170,6 +174,14 @@ class _Host:
             self.events.log(text, level)
         else:
             self.console.print(text, soft_wrap=True)
+
+    def taken(self, reference: Source, second: Source) -> None:
+        """What the sources were taken for; a program finds that in the provenance, and hears of doubts alone."""
+        for role, source in (("reference", reference), ("second", second)):
+            if not self.events:
+                self.say(f"{role}: {source.decision}")
+            for warning in source.warnings:
+                self.say(f"warning: {role}: {warning}", "warning")
 
     def failed(self, error: DDFMError) -> None:
         if self.events:

@@ -132,6 +132,7 @@ def read_subseries(subseries: SubSeries, progress: ProgressCallback = silent) ->
         np.ascontiguousarray(stack.transpose(2, 1, 0))[None],
         subseries.grid.affine,
         filename_or_obj=str(subseries.slices[0].path.parent),
+        modality=subseries.modality,
     )
     return DicomVolume(volume, subseries, tuple(headers), _units(subseries, headers[0]), lossy, tuple(warnings))
 

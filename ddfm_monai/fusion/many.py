@@ -74,6 +74,7 @@ def fuse_many(
     settings: FusionSettings,
     *,
     begin: Callable[[Job], None] = lambda job: None,
+    taken: Callable[[Source, Source], None] = lambda reference, second: None,
     progress: ProgressCallback = silent,
 ) -> Iterator[Done]:
     """Fuse pair after pair and write each result whole.
@@ -82,6 +83,7 @@ def fuse_many(
         jobs: in the order in which they are fused.
         prior, settings: as of :func:`~ddfm_monai.fuse_volumes`.
         begin: told which job is fused now.
+        taken: told what its sources were taken for, before they are fused.
         progress: of the job that is fused now.
 
     Yields:
@@ -101,6 +103,7 @@ def fuse_many(
         progress(Progress("read", 0, 1))
         both = sources()
         progress(Progress("read", 1, 1))
+        taken(*both)
         return fuse_volumes(*both, prior=prior, settings=settings, progress=progress)
 
     with ThreadPoolExecutor(1) as writer:
@@ -130,8 +133,12 @@ def _outcome(work: Callable[..., FusionResult], *arguments: Any) -> FusionResult
     except DDFMError as error:
         return error
     except OSError as error:
-        name = error.filename or "a file"
-        return InputError(f"{name}: {error.strerror or error}. Check the file and try again.", "E_FILE")
+        return _of_file(error)
+
+
+def _of_file(error: OSError) -> InputError:
+    name = error.filename or "a file"
+    return InputError(f"{name}: {error.strerror or error}. Check the file and try again.", "E_FILE")
 
 
 def _write(job: Job, result: FusionResult | DDFMError, started: float) -> Done:
@@ -143,4 +150,6 @@ def _write(job: Job, result: FusionResult | DDFMError, started: float) -> Done:
         raise
     except DDFMError as error:
         return Done(job, error=error)
+    except OSError as error:
+        return Done(job, error=_of_file(error))
     return Done(job, outputs, result.provenance, round(time.monotonic() - started, 2))

@@ -32,14 +32,16 @@ def find_pairs(reference: Path, second: Path) -> tuple[list[Pair], list[Path]]:
         The pairs, sorted by name, and the files of either folder that have no partner.
 
     Raises:
-        UsageError: for a path that does not exist, an empty folder, a folder of files beside a single file, or two
-            files in a folder whose names differ in their endings only.
+        UsageError: for a path that does not exist, an empty folder, a folder of subjects' folders, a folder of files
+            beside a single file, or two files in a folder whose names differ in their endings only.
     """
     for path in (reference, second):
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder.", "E_MISSING")
         if path.is_dir() and not any(path.iterdir()):
             raise UsageError(f"{path}: the folder is empty; there is nothing to fuse.", "E_EMPTY")
+        if path.is_dir():
+            _check_no_folder_of_folders(path)
     are_folders = [path.is_dir() and bool(volumes_in(path)) for path in (reference, second)]
     if are_folders[0] != are_folders[1]:
         raise UsageError(f"{reference}, {second}: one is a folder of files and the other is not. Give two of a kind.")
@@ -51,11 +53,32 @@ def find_pairs(reference: Path, second: Path) -> tuple[list[Pair], list[Path]]:
     return pairs, lonely
 
 
+def _check_no_folder_of_folders(folder: Path) -> None:
+    """A BIDS tree, or one folder per subject: neither a folder of volumes nor a DICOM series."""
+    if any(path.is_file() and not path.name.startswith(".") for path in folder.iterdir()):
+        return
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    files = (file for path in inner for file in sorted(path.rglob("*")) if _is_volume(file))
+    found = next((file for file in files if suffix_of(file) not in PICTURE_SUFFIXES), None)  # DICOM exports have those
+    if found is not None:
+        raise UsageError(
+            f"{folder}: holds {len(inner)} folders ({', '.join(path.name for path in inner[:3])}...) with volumes in "
+            f"them, such as {found.relative_to(folder)}, and none of its own. Give two files, or two folders in which "
+            "the files of a pair have the same name.",
+            "E_SUBJECT_FOLDERS",
+        )
+
+
+def _is_volume(path: Path) -> bool:
+    """A file with a volume's ending; macOS's ``._`` files beside them are none."""
+    return suffix_of(path) in READABLE_SUFFIXES and not path.name.startswith("._") and path.is_file()
+
+
 def volumes_in(folder: Path) -> dict[str, Path]:
     """Stem to path of the volumes and pictures directly inside a folder, sorted by name."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if suffix_of(path) in READABLE_SUFFIXES and path.is_file():
+        if _is_volume(path):
             stem = stem_of(path)
             if stem in found:
                 raise UsageError(f"{path}: {found[stem].name} has the same name but for its ending. Keep one of them.")

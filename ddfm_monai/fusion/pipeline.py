@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 
@@ -20,6 +21,7 @@ from ddfm_monai.priors import DEFAULT_PRIOR, Prior, load_prior
 from ddfm_monai.priors.precision import choose_precision
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.settings import FusionSettings, takes_settings
+from ddfm_monai.volume import in_space_of, spacing_of
 from ddfm_monai.volumes import (
     Registration,
     Source,
@@ -33,6 +35,10 @@ from ddfm_monai.volumes import (
 from ddfm_monai.volumes.colour import with_luma
 
 __all__ = ["NOTICE", "FusionResult", "fuse_volumes"]
+
+_LITTLE_OVERLAP = 0.5
+_HEAD_LENGTH = 350.0  # mm; heads with necks are shorter
+_HEAD_AREA = 45_000.0  # mm2 of a slice; the largest heads have 33,000, narrow chests 60,000
 
 NOTICE = (
     "Not for diagnostic use. The fused values are one grey scale without units (not HU, not SUV); "
@@ -112,6 +118,7 @@ def fuse_volumes(
     inferer = _make_inferer(chosen)
     network = _place(prior, chosen)
     foreground, plan = plan_pair(a, b, network.stride)
+    warnings = [*_told(a, b), *_little_overlap(overlap), *_beyond_heads(foreground, plan.axis)]
     chains = Chains(inferer, network, plan, chosen.samples, chosen.batch_size, progress)
     sampled = chains.fuse(a.grey, b.grey, foreground)
 
@@ -134,12 +141,14 @@ def fuse_volumes(
         "slices": {"axis": plan.axis, "total": plan.shape[plan.axis], "fused": len(plan.boxes)},
         "voxels_brought_back_into_range": sampled.outside,
         "colour": keeps_colour,
+        "warnings": warnings,
         "seconds": round(time.monotonic() - started, 2),
     }
+    fused = cast(MetaTensor, with_luma(coloured.rgb(), sampled.mean)) if coloured else sampled.mean
     return FusionResult(
-        fused=cast(MetaTensor, with_luma(coloured.rgb(), sampled.mean)) if coloured else sampled.mean,
+        fused=in_space_of(fused, a.volume),
         provenance=provenance,
-        uncertainty=sampled.deviation,
+        uncertainty=None if sampled.deviation is None else in_space_of(sampled.deviation, a.volume),
         registration=registration,
         reference01=a.grey,
         second01=b.grey,
@@ -158,6 +167,38 @@ def _read(
     found = read_source(source, role, getattr(chosen, f"{role}_kind"), chosen.window)
     progress(Progress("read", 1, 1, role))
     return found
+
+
+# --- what a person should look at ------------------------------------------------------------------------------------
+
+
+def _told(a: Source, b: Source) -> list[str]:
+    return [f"{role}: {warning}" for role, source in (("reference", a), ("second", b)) for warning in source.warnings]
+
+
+def _little_overlap(overlap: float) -> list[str]:
+    if overlap >= _LITTLE_OVERLAP:
+        return []
+    return [
+        f"the two share only {overlap:.0%} of the smaller one's box. Check that both show the same part of one "
+        "patient, or register them (--register rigid)."
+    ]
+
+
+def _beyond_heads(foreground: MetaTensor, axis: int) -> list[str]:
+    """A body larger than a head: the prior was trained on slices of heads."""
+    spacing = spacing_of(foreground)
+    slices = foreground.as_tensor().cpu()[0].movedim(axis, 0).flatten(1)
+    shares = slices.float().mean(1)
+    length = float((shares > 0).sum()) * spacing[axis]
+    area = float(shares[shares > 0].quantile(0.75)) * slices.shape[1] * float(np.prod(np.delete(spacing, axis)))
+    is_filled = bool(shares.median() > 0.9)  # noise or a cropped view: its area says nothing of the body
+    if length <= _HEAD_LENGTH and (area <= _HEAD_AREA or is_filled):
+        return []
+    return [
+        f"the body in view is larger than a head ({length:.0f} mm long, slices of {area / 100:.0f} cm2), and the prior "
+        "has seen heads only: where sources are noisy its part in the result is not to be trusted."
+    ]
 
 
 # --- network and inferer ---------------------------------------------------------------------------------------------

@@ -45,12 +45,13 @@ def read_slices(dataset_dir: str | Path | None) -> Slices:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder. Pass a folder of NIfTI volumes as --dataset_dir.", "E_NO_DATA")
     slices: Slices = {}
-    for path in sorted(p for p in folder.rglob("*") if p.name.endswith((".nii", ".nii.gz"))):
+    found = (p for p in folder.rglob("*") if p.name.endswith((".nii", ".nii.gz")))
+    for path in sorted(p for p in found if not p.name.startswith("._")):  # macOS leaves those
         pixels = _read_grey(path)
         if pixels is not None:
             modality, grey = _to_grey_levels(pixels, path)
-            found = [np.ascontiguousarray(grey[:, :, k].T) for k in range(grey.shape[2])]
-            slices.setdefault(modality, []).extend(s for s in found if s.max() > _BACKGROUND)
+            planes = [np.ascontiguousarray(grey[:, :, k].T) for k in range(grey.shape[2])]
+            slices.setdefault(modality, []).extend(s for s in planes if s.max() > _BACKGROUND)
     if not any(slices.values()):
         raise UsageError(f"{folder}: no grey NIfTI volume (.nii, .nii.gz) with any signal in it.", "E_NO_DATA")
     return slices

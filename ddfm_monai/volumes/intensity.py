@@ -82,8 +82,12 @@ class Scaling:
         scaled = volume - self.low  # the only copy
         scaled.div_(self.high - self.low).clamp_(0.0, 1.0)
         if self.background is not None:
-            black_out(scaled, (volume == self.background))
+            black_out(scaled, torch.eq(volume, self.background))
         return cast(_Tensor, scaled)
+
+    def invert(self, scaled: _Tensor) -> _Tensor:
+        """[0, 1] back to the volume's own units; what was clipped stays at the limits."""
+        return cast(_Tensor, (scaled * (self.high - self.low)).add_(self.low))
 
     def describe(self) -> dict[str, Any]:
         """A JSON-able account for the provenance file."""
@@ -116,7 +120,7 @@ def choose_scaling(
 
     Args:
         volume: ``(C, X, Y, Z)`` in its own units; a colour volume (``C`` = 3) is 0..255 as it is.
-        kind: one of :data:`KINDS` in any case, a DICOM name of it (``PT``, ``NM``), or ``"auto"``.
+        kind: one of :data:`~ddfm_monai.settings.KINDS` in any case, a DICOM name of it (``PT``, ``NM``), or ``"auto"``.
         window: for CT only (others ignore it): a name of :data:`CT_WINDOWS`, ``"L,W"`` or ``(level, width)`` in HU.
         role: ``"reference"`` or ``"second"``, for the option that an error names.
 

@@ -106,7 +106,8 @@ def decide_kind(volume: MetaTensor, values: np.ndarray, role: str = "", path: st
     said = [found for found in (_in_header(volume), _in_sidecar(place), _in_name(place)) if found]
     folder = _in_folder(place)
     seen = _ct_peaks(volume, values)
-    told = "; ".join(f"{found.witness} says {_list(found.kinds)}" for found in said or [folder] if found)
+    heard = said or ([folder] if folder else [])
+    told = "; ".join(f"{found.witness} says {_list(found.kinds)}" for found in heard)
     kinds = [kind for kind in said[0].kinds if all(kind in found.kinds for found in said)] if said else []
     if said and not kinds:
         raise _unclear(volume, role, told, *(kind for found in said for kind in found.kinds))

@@ -74,7 +74,8 @@ def _meta(path: Path, image: sitk.Image) -> dict[str, Any]:
     if path.suffix.lower() in (".nrrd", ".nhdr"):
         placed = "nrrd_space" in keys
     else:
-        placed = re.search(rb"(?mi)^(TransformMatrix|Rotation|Orientation|Offset|Origin|Position)\s*=", _head(path))
+        keys_of_place = rb"(?mi)^(TransformMatrix|Rotation|Orientation|Offset|Origin|Position)\s*="
+        placed = re.search(keys_of_place, _head(path)) is not None
     return {**({"modality": modality} if modality else {}), **({} if placed else {"place_unknown": True})}
 
 
