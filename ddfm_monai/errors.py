@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["Cancelled", "DDFMError", "ExitCode", "InputError", "UsageError"]
+__all__ = ["Cancelled", "DDFMError", "ExitCode", "Explanation", "InputError", "UsageError"]
 
 
 class ExitCode(IntEnum):
@@ -52,3 +53,18 @@ class Cancelled(DDFMError):
     """The caller asked to stop; nothing was written."""
 
     default_code = "E_CANCELLED"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a code means.
+
+    Args:
+        what: what was found, in one sentence.
+        expected: what would have been accepted.
+        remedy: what the operator can do.
+    """
+
+    what: str
+    expected: str
+    remedy: str

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 KINDS = ("mr", "ct", "pet", "spect", "picture")
-REGISTER = ("none", "rigid")
+REGISTER = ("none", "rigid", "trust")
 LIKELIHOODS = ("default", "paper", "published")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -57,7 +57,11 @@ class FusionSettings:
     window: str | tuple[float, float] | None = _setting(
         None, "CT window: brain, soft, bone, or LEVEL,WIDTH in HU; by default the brain's."
     )
-    register: str = _setting("none", "Align the second source first.", REGISTER)
+    register: str = _setting(
+        "none",
+        "Align the second source first (rigid), or vouch for the coordinates as they are (trust).",
+        REGISTER,
+    )
     colour: bool = _setting(False, "RGB result: hue of the source, or a PET/SPECT colour map.")
     samples: int = _setting(1, "Chains to draw; several give mean and uncertainty.", minimum=1)
     device: Any = _setting(None, "cpu, cuda, cuda:1, ...; by default CUDA if there is one.")

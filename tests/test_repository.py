@@ -17,7 +17,7 @@ PACKAGE = ROOT / "ddfm_monai"
 LARGEST_FILE = 40_000_000
 """Bytes: the shipped prior's weights may have that many, nothing else comes near."""
 
-_DATA = {"space", "volume", "settings"}
+_DATA = {"space", "volume", "settings", "rules"}
 _BELOW_FUSION = _DATA | {"dicom", "volumes", "method", "priors"}
 _SURFACES = _BELOW_FUSION | {"fusion"}
 ARROWS = {
@@ -25,6 +25,7 @@ ARROWS = {
     "settings": set(),
     "space": set(),
     "volume": {"space"},
+    "rules": set(),
     "method": set(),
     "priors": {"method"},
     "dicom": _DATA,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ddfm_monai._version import __version__
 from ddfm_monai.batch.folder import finished_record, new_case_folder, remove_leftovers, write_marker
-from ddfm_monai.batch.messages import describe_failure, write_log
+from ddfm_monai.batch.messages import describe_failure, quiet_libraries, write_log
 from ddfm_monai.batch.pair import Pair
 from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.dicom.read import DicomVolume, read_subseries
@@ -33,6 +33,7 @@ from ddfm_monai.errors import Cancelled
 from ddfm_monai.files import sha256_of
 from ddfm_monai.priors import DEFAULT_PRIOR, find_prior, load_prior
 from ddfm_monai.progress import Progress, ProgressCallback, silent
+from ddfm_monai.rules import Origin
 from ddfm_monai.settings import FusionSettings
 from ddfm_monai.space import covered_fraction, flip_transform
 from ddfm_monai.volume import affine_of, grid_of
@@ -46,6 +47,10 @@ __all__ = ["CaseJob", "CaseOutcome", "CaseSettings", "Status", "derive", "run_ca
 Status = Literal["ok", "resumed", "failed", "skipped", "ambiguous"]
 """``ok``: made now. ``resumed``: made by an earlier run of the same inputs and settings, kept. ``failed``: see code.
 ``skipped``: left out by a rule. ``ambiguous``: several series could be meant and none was chosen."""
+
+
+_REGISTER = {"register": "rigid", "trust": "trust"}
+"""The relations for which :func:`~ddfm_monai.fuse_volumes` is told more than where the volumes lie."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,13 @@ class CaseSettings(FusionSettings):
 
     def for_pair(self, pair: Pair) -> FusionSettings:
         """What the fusion of one pair is called with."""
-        kinds = pair.base.kind, pair.second.kind
+        kinds = pair.reference.kind, pair.second.kind
         return replace(
             self,
             reference_kind=kinds[0],
             second_kind=kinds[1],
             window=self.window if "ct" in kinds else None,  # a batch may also hold pairs without a CT
-            register="rigid" if pair.relation == "register" else "none",
+            register=_REGISTER.get(pair.relation, "none"),
             colour=False,  # grey and colour series are written from one fusion
         )
 
@@ -125,10 +130,12 @@ class CaseOutcome:
         status: see :data:`Status`.
         code: the error's code, or ``""``.
         message: for people; without patient data unless asked for.
-        patient_key, study_uid, base_series_uid, base_subseries, second_series_uid, second_subseries: the sources.
+        patient_key, study_uid, reference_series_uid, reference_subseries, second_series_uid, second_subseries: the
+            sources.
         relation: how the sources' coordinates relate.
         overlap: shared part of the smaller volume, 0..1, once both lie in one space.
-        covered: part of the base's voxels that the second reaches, 0..1; outside it the result shows the base only.
+        covered: part of the reference's voxels that the second reaches, 0..1; outside it the result shows the reference
+            only.
         shape: voxels ``(X, Y, Z)`` of the result.
         seconds: how long it took.
         outputs: one entry per series written: ``kind, series_uid, sop_class_uid, instance_uids``.
@@ -141,8 +148,8 @@ class CaseOutcome:
     message: str = ""
     patient_key: str = ""
     study_uid: str = ""
-    base_series_uid: str = ""
-    base_subseries: str = ""
+    reference_series_uid: str = ""
+    reference_subseries: str = ""
     second_series_uid: str = ""
     second_subseries: str = ""
     relation: str = ""
@@ -156,14 +163,14 @@ class CaseOutcome:
     @classmethod
     def of(cls, pair: Pair, status: Status, **more: Any) -> CaseOutcome:
         """The outcome with everything that the pair already says."""
-        base, second = pair.base.key, pair.second.key
+        reference, second = pair.reference.key, pair.second.key
         return cls(
             pair.case_id,
             status,
-            patient_key=base.patient_key,
-            study_uid=base.study_uid,
-            base_series_uid=base.series_uid,
-            base_subseries=base.subseries,
+            patient_key=reference.patient_key,
+            study_uid=reference.study_uid,
+            reference_series_uid=reference.series_uid,
+            reference_subseries=reference.subseries,
             second_series_uid=second.series_uid,
             second_subseries=second.subseries,
             relation=pair.relation,
@@ -180,7 +187,8 @@ def run_case(job: CaseJob, progress: ProgressCallback = silent) -> CaseOutcome:
     started = time.monotonic()
     log = job.out / "logs" / f"{job.pair.case_id}.log"
     try:
-        outcome = _run(job, progress)
+        with quiet_libraries(job.show_phi):
+            outcome = _run(job, progress)
         log.unlink(missing_ok=True)  # of an earlier run that failed
     except (Cancelled, KeyboardInterrupt):
         raise
@@ -195,7 +203,7 @@ def _run(job: CaseJob, progress: ProgressCallback) -> CaseOutcome:
     target = job.out / job.pair.case_id
     remove_leftovers(target)
     identity = {
-        "inputs": {"base": _digest(job.pair.base), "second": _digest(job.pair.second)},
+        "inputs": {"reference": _digest(job.pair.reference), "second": _digest(job.pair.second)},
         "parameters": job.settings.parameters(job.pair),
         "prior_sha256": _prior_sha256(job.settings.prior),
     }
@@ -205,18 +213,18 @@ def _run(job: CaseJob, progress: ProgressCallback) -> CaseOutcome:
         if not job.overwrite:
             raise Problem("E_OUTPUT_EXISTS", f"the folder {target.name} holds another result").error()
     progress(Progress("read", 0, 2))
-    base = read_subseries(job.pair.base)
+    reference = read_subseries(job.pair.reference)
     progress(Progress("read", 1, 2))
     second = read_subseries(job.pair.second)
     progress(Progress("read", 2, 2))
     with new_case_folder(target) as folder:
-        record = {**identity, **derive(base, second, job.pair, job.settings, folder, job.series_number, progress)}
+        record = {**identity, **derive(reference, second, job.pair, job.settings, folder, job.series_number, progress)}
         write_marker(folder, record)
     return _outcome(job.pair, "ok", record)
 
 
 def derive(
-    base: DicomVolume,
+    reference: DicomVolume,
     second: DicomVolume,
     pair: Pair,
     settings: CaseSettings,
@@ -229,20 +237,20 @@ def derive(
     Returns:
         The record of the case (JSON-able): provenance, outputs, overlap, covered part, warnings.
     """
-    result = _fuse(base, second, pair, settings, progress)
+    result = _fuse(reference, second, pair, settings, progress)
     progress(Progress("write", 0, 1))
     derivation = Derivation(
-        base=base,
+        base=reference,
         second=second,
-        base_to_second=_base_to_second(pair, result),
+        base_to_second=_reference_to_second(pair, result),
         registered=result.registration is not None,
         provenance=result.provenance,
         series_number=series_number,
         created=datetime.now(),
     )
-    warnings = [problem.code for problem in (*base.warnings, *second.warnings, *pair.warnings)]
-    written, missing = _write_series(result, derivation, pair, settings, folder)
-    outputs = [_output(series) for series in written]
+    remarks = [problem.code for problem in (*reference.warnings, *second.warnings, *pair.warnings)]
+    remarks += [warning.partition(":")[0] for warning in result.provenance["warnings"] if warning.startswith("W_")]
+    outputs = [_output(series) for series in _write_series(result, derivation, pair, settings, folder)]
     if result.registration is not None:
         uid = write_registration(derivation, folder / "registration.dcm")
         outputs.append({"kind": "registration", "instance_uids": [uid]})
@@ -254,67 +262,69 @@ def derive(
         "created": derivation.created.isoformat(timespec="seconds"),
         "series_number": series_number,
         "overlap": result.provenance["second"]["overlap"],
-        "covered": round(_covered(base, second, flip_transform(derivation.base_to_second)), 4),
-        "shape": list(base.volume.shape[1:]),
-        "warnings": list(dict.fromkeys([*warnings, *missing])),
+        "covered": round(_covered(reference, second, flip_transform(derivation.base_to_second)), 4),
+        "shape": list(reference.volume.shape[1:]),
+        "warnings": list(dict.fromkeys(remarks)),
         "outputs": outputs,
         "provenance": result.provenance,
     }
 
 
 def _fuse(
-    base: DicomVolume, second: DicomVolume, pair: Pair, settings: CaseSettings, progress: ProgressCallback
+    reference: DicomVolume, second: DicomVolume, pair: Pair, settings: CaseSettings, progress: ProgressCallback
 ) -> FusionResult:
     from ddfm_monai.fusion import pipeline  # torch and MONAI: not for the scan
 
     return pipeline.fuse_volumes(
-        _named(base.volume, np.eye(4), f"base {pair.base.key.short()}"),
-        _named(second.volume, pair.second_to_base, f"second {pair.second.key.short()}"),
+        _named(reference, pair.reference.origin, np.eye(4), f"reference {pair.reference.key.short()}"),
+        _named(second, _placed(pair), pair.second_to_reference, f"second {pair.second.key.short()}"),
         prior=_prior(settings.prior),
         settings=settings.for_pair(pair),
         progress=progress,
     )
 
 
-def _named(volume: MetaTensor, to_base: NDArray[np.float64], name: str) -> MetaTensor:
-    """The same voxels, placed in the base's space, and called in messages by a name that is no path."""
-    affine = to_base @ affine_of(volume)
-    meta = {key: value for key, value in volume.meta.items() if key != "affine"}
-    return MetaTensor(volume.as_tensor(), affine=torch.from_numpy(affine), meta={**meta, "filename_or_obj": name})
+def _placed(pair: Pair) -> Origin:
+    """What is known of the second once a registration object has brought it into the reference's frame."""
+    origin = pair.second.origin
+    return replace(origin, frame=pair.reference.origin.frame) if pair.relation == "reg" else origin
 
 
-def _base_to_second(pair: Pair, result: FusionResult) -> NDArray[np.float64]:
-    """4x4, LPS mm: a point of the base to the second, as the files have it."""
-    known = np.linalg.inv(pair.second_to_base)
+def _named(volume: DicomVolume, origin: Origin, to_reference: NDArray[np.float64], name: str) -> MetaTensor:
+    """The same voxels, placed in the reference's space, and called in messages by a name that is no path."""
+    affine = to_reference @ affine_of(volume.volume)
+    meta = {key: value for key, value in volume.volume.meta.items() if key != "affine"}
+    meta |= {"filename_or_obj": name, "origin": origin.as_meta()}
+    return MetaTensor(volume.volume.as_tensor(), affine=torch.from_numpy(affine), meta=meta)
+
+
+def _reference_to_second(pair: Pair, result: FusionResult) -> NDArray[np.float64]:
+    """4x4, LPS mm: a point of the reference to the second, as the files have it."""
+    known = np.linalg.inv(pair.second_to_reference)
     found = result.registration.matrix if result.registration is not None else np.eye(4)
     return flip_transform(known @ found)
 
 
 def _write_series(
     result: FusionResult, derivation: Derivation, pair: Pair, settings: CaseSettings, folder: Path
-) -> tuple[list[WrittenSeries], list[str]]:
-    """Grey, colour or both; and the code of a remark if colour was asked for in vain."""
+) -> list[WrittenSeries]:
+    """Grey, colour or both; colour where one of the two has any."""
     from ddfm_monai.volumes.colour import colour_map, with_luma
 
-    kinds = [pair.output_kind] if pair.output_kind != "both" else ["gray", "rgb"]
-    functional = pair.second if pair.second.kind in ("pet", "spect") else pair.base
-    remarks = []
-    if "rgb" in kinds and functional.kind not in ("pet", "spect"):
-        kinds, remarks = ["gray"], ["W_NO_COLOUR"]
     written = []
-    if "gray" in kinds:
+    if pair.output_kind != "rgb":
         grey = result.fused[0].numpy()
         written.append(write_grey(grey, derivation, folder / "grey", settings.sop_class))
-    if "rgb" in kinds:
-        source = result.second01 if functional is pair.second else result.reference01
-        rgb = with_luma(colour_map(source, functional.kind), result.fused)
-        written.append(write_colour(rgb.numpy(), derivation, folder / "colour"))
-    return written, remarks
+    for source, volume in ((pair.second, result.second01), (pair.reference, result.reference01)):
+        if pair.output_kind != "gray" and source.kind in ("pet", "spect"):
+            rgb = with_luma(colour_map(volume, source.kind), result.fused)
+            return [*written, write_colour(rgb.numpy(), derivation, folder / "colour")]
+    return written
 
 
-def _covered(base: DicomVolume, second: DicomVolume, base_to_second: NDArray[np.float64]) -> float:
-    """The part of the base's voxels that lie inside the second's box, 0..1."""
-    return covered_fraction(grid_of(base.volume), grid_of(second.volume), base_to_second)
+def _covered(reference: DicomVolume, second: DicomVolume, to_second: NDArray[np.float64]) -> float:
+    """The part of the reference's voxels that lie inside the second's box, 0..1."""
+    return covered_fraction(grid_of(reference.volume), grid_of(second.volume), to_second)
 
 
 def _output(series: WrittenSeries) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The table of pairs that `ddfm dicom scan` writes, people edit, and `ddfm dicom run` obeys.
 
-Columns: ``case_id, patient_key, study_uid, base_series_uid, base_subseries, second_series_uid, second_subseries,
-relation, reg_sop_uid, output_kind, status, reason``. Rows whose ``status`` is ``run`` are run, all others are not.
+Rows whose ``status`` is ``run`` are run, all others are not. What a person needs to choose comes first, what the
+program needs to find the series again comes last.
 """
 
 from __future__ import annotations
@@ -10,56 +10,68 @@ import csv
 import io
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ddfm_monai.batch.pair import OutputKind, Pair, PairingResult, Relation, Skipped, overlap_of
+from ddfm_monai import rules
+from ddfm_monai.batch.pair import OutputKind, Pair, PairingOptions, PairingResult, Relation, Skipped, relate
+from ddfm_monai.batch.table import days_text, spacing_text
+from ddfm_monai.batch.vocabulary import safe_description
 from ddfm_monai.dicom.errors import EXPLANATIONS
-from ddfm_monai.dicom.geometry import matrix4
-from ddfm_monai.dicom.registration import second_to_base
+from ddfm_monai.dicom.registration import RegistrationObject, second_to_base
 from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_path, check_writable_target
 
-__all__ = ["COLUMNS", "read_manifest", "write_manifest"]
+__all__ = ["COLUMNS", "read_manifest", "why_nothing_runs", "write_manifest"]
 
+_CHOICE = ("modality", "series_number", "description", "slices", "spacing_mm")
 COLUMNS = (
     "case_id",
+    "status",
+    *(f"reference_{name}" for name in _CHOICE),
+    *(f"second_{name}" for name in _CHOICE),
+    "days_apart",
+    "overlap",
+    "relation",
+    "output_kind",
+    "options",
+    "reason",
     "patient_key",
     "study_uid",
-    "base_series_uid",
-    "base_subseries",
+    "reference_series_uid",
+    "reference_subseries",
     "second_series_uid",
     "second_subseries",
-    "relation",
     "reg_sop_uid",
-    "output_kind",
-    "status",
-    "reason",
 )
-
 
 RELATIONS: tuple[Relation, ...] = ("for", "reg", "register", "trust")
 OUTPUT_KINDS: tuple[OutputKind, ...] = ("gray", "rgb", "both")
 
 
-def write_manifest(result: PairingResult, path: Path, overwrite: bool = False) -> None:
+def write_manifest(result: PairingResult, path: Path, overwrite: bool = False, options: Sequence[str] = ()) -> None:
     """Write pairs (status ``run``), ambiguous pairs (``ambiguous``) and the rest (``skipped``) as CSV or JSON.
 
     The suffix decides. Atomic. No patient data.
+
+    Args:
+        result: what was found.
+        path: the file to write.
+        overwrite: replace an existing file.
+        options: what would have to be added to a command for ambiguous pairs to be chosen from.
 
     Raises:
         UsageError: the file exists and ``overwrite`` is false, or the suffix is neither ``.csv`` nor ``.json``.
     """
     _check_suffix(path)
     check_writable_target(path, overwrite)
+    select = tuple(option for option in options if option.startswith("--select"))
     rows = [
-        *(_row(pair, "run", "") for pair in result.pairs),
-        *(_row_of_skipped(item, "ambiguous") for item in result.ambiguous),
-        *(_row_of_skipped(item, "skipped") for item in result.skipped),
+        *(_row(pair, "run") for pair in result.pairs),
+        *(_row_of_skipped(item, "ambiguous", select) for item in result.ambiguous),
+        *(_row_of_skipped(item, "skipped", item.pair.options if item.pair else ()) for item in result.skipped),
     ]
     with atomic_path(path) as temporary:
         if path.suffix.lower() == ".json":
@@ -76,36 +88,54 @@ def _check_suffix(path: Path) -> None:
         raise UsageError(f"{path}: a manifest is a .csv or .json file. Give it one of these suffixes.", "E_MANIFEST")
 
 
-def _row(pair: Pair, status: str, reason: str) -> dict[str, str]:
+def _row(pair: Pair, status: str, reason: str = "", options: Sequence[str] = ()) -> dict[str, str]:
     return {
         "case_id": pair.case_id,
-        "patient_key": pair.base.key.patient_key,
-        "study_uid": pair.base.key.study_uid,
-        "base_series_uid": pair.base.key.series_uid,
-        "base_subseries": pair.base.key.subseries,
+        "status": status,
+        **_described(pair.reference, "reference"),
+        **_described(pair.second, "second"),
+        "days_apart": days_text(pair.days),
+        "overlap": "" if pair.overlap is None else f"{pair.overlap:.2f}",
+        "relation": pair.relation,
+        "output_kind": pair.output_kind,
+        "options": " ".join(options),
+        "reason": reason or "; ".join(warning.text(show_path=False) for warning in pair.warnings),
+        "patient_key": pair.reference.key.patient_key,
+        "study_uid": pair.reference.key.study_uid,
+        "reference_series_uid": pair.reference.key.series_uid,
+        "reference_subseries": pair.reference.key.subseries,
         "second_series_uid": pair.second.key.series_uid,
         "second_subseries": pair.second.key.subseries,
-        "relation": pair.relation,
         "reg_sop_uid": pair.reg_sop_uid,
-        "output_kind": pair.output_kind,
-        "status": status,
-        "reason": reason or "; ".join(warning.text(show_path=False) for warning in pair.warnings),
     }
 
 
-def _row_of_skipped(item: Skipped, status: str) -> dict[str, str]:
+def _described(source: SubSeries, role: str) -> dict[str, str]:
+    number = "" if source.series_number is None else str(source.series_number)
+    values = (
+        source.modality,
+        number,
+        safe_description(source.description),
+        str(len(source.slices)),
+        spacing_text(source),
+    )
+    return {f"{role}_{name}": value for name, value in zip(_CHOICE, values, strict=True)}
+
+
+def _row_of_skipped(item: Skipped, status: str, options: Sequence[str]) -> dict[str, str]:
     reason = f"{item.problem.code}: {item.problem.text(show_path=False)}"
     if item.pair is not None:
-        return _row(item.pair, status, reason)
-    key = item.base.key
+        return _row(item.pair, status, reason, options)
+    key = item.reference.key
     return {
         **dict.fromkeys(COLUMNS, ""),
-        "patient_key": key.patient_key,
-        "study_uid": key.study_uid,
-        "base_series_uid": key.series_uid,
-        "base_subseries": key.subseries,
+        **_described(item.reference, "reference"),
         "status": status,
         "reason": reason,
+        "patient_key": key.patient_key,
+        "study_uid": key.study_uid,
+        "reference_series_uid": key.series_uid,
+        "reference_subseries": key.subseries,
     }
 
 
@@ -113,15 +143,13 @@ def read_manifest(path: Path, scan: ScanResult) -> tuple[Pair, ...]:
     """The pairs with status ``run``, resolved against a scan; every row is checked before any is returned.
 
     Raises:
-        UsageError: not such a file (``E_MANIFEST``), or it names something that the scan does not hold
-            (``E_UNKNOWN_UID``).
+        UsageError: not such a file (``E_MANIFEST``), it names something that the scan does not hold
+            (``E_UNKNOWN_UID``), or two series that must not be fused like this.
     """
-    _check_suffix(path)
-    rows = _rows(path)
     pairs = [
         _resolve(row, scan, f"{path}, row {number}")
-        for number, row in enumerate(rows, 1)
-        if row["status"].strip().lower() == "run"
+        for number, row in enumerate(_rows(path), 1)
+        if row["status"].lower() == "run"
     ]
     repeated = [name for name, count in Counter(pair.case_id for pair in pairs).items() if count > 1]
     if repeated:
@@ -129,17 +157,43 @@ def read_manifest(path: Path, scan: ScanResult) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
+def why_nothing_runs(path: Path) -> str:
+    """Why a manifest without a row to run gives nothing to do, and what would change that; for people."""
+    rows = _rows(path)
+    choosable = [(number, row) for number, row in enumerate(rows, 1) if row["second_series_uid"]]
+    counts = ", ".join(f"{count} {name or 'empty'}" for name, count in Counter(row["status"] for row in rows).items())
+    lines = [f"{path}: no row has the status run ({counts or 'no rows'}), so there is nothing to do."]
+    for number, row in choosable[:10]:
+        names = " with ".join(
+            f"{row[f'{role}_modality']} {row[f'{role}_series_number']}" for role in ("reference", "second")
+        )
+        options = f" [scan with {row['options']}]" if row["options"] else ""
+        lines.append(f"  row {number}, {names}: {row['reason'].partition('. Expected')[0]}{options}")
+    if len(choosable) > 10:
+        lines.append(f"  and {len(choosable) - 10} more")
+    if choosable:
+        lines.append("Set the status of the rows that you want to run, and give the command again.")
+    return "\n".join(lines)
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
+    _check_suffix(path)
     try:
         content = path.read_text(encoding="utf-8-sig")
         rows = json.loads(content) if path.suffix.lower() == ".json" else _csv_rows(content)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: cannot be read as a manifest ({type(error).__name__}).", "E_MANIFEST") from error
-    needed = {"base_series_uid", "second_series_uid", "status"}
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
-        missing = ", ".join(sorted(needed))
-        raise UsageError(f"{path}: every row must have {missing}. {_remedy('E_MANIFEST')}", "E_MANIFEST")
-    return [{name: str(row.get(name) or "").strip() for name in COLUMNS} for row in rows]
+    needed = ("reference_series_uid", "second_series_uid", "status")
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and all(name in row or _former(name) in row for name in needed) for row in rows
+    ):
+        raise UsageError(f"{path}: every row must have {', '.join(needed)}. {_remedy('E_MANIFEST')}", "E_MANIFEST")
+    return [{name: str(row.get(name) or row.get(_former(name)) or "").strip() for name in COLUMNS} for row in rows]
+
+
+def _former(name: str) -> str:
+    """What earlier versions called a column."""
+    return name.replace("reference_", "base_", 1)
 
 
 def _csv_rows(content: str) -> list[dict[str, str]]:
@@ -157,22 +211,20 @@ def _resolve(row: dict[str, str], scan: ScanResult, where: str) -> Pair:
             f"{', '.join(RELATIONS)}; output_kind one of {', '.join(OUTPUT_KINDS)}.",
             "E_MANIFEST",
         )
-    base = _find(scan, row["base_series_uid"], row["base_subseries"], where)
+    reference = _find(scan, row["reference_series_uid"], row["reference_subseries"], where)
     second = _find(scan, row["second_series_uid"], row["second_subseries"], where)
-    _check_pair(base, second, relation, where)
-    matrix, reg_sop_uid = None, ""
+    objects = scan.registrations
     if relation == "reg":
-        matrix, reg_sop_uid = _registration(row["reg_sop_uid"], base, second, scan, where)
-    overlap = None if relation == "register" else overlap_of(base, second, matrix)
-    return Pair(
-        base,
-        second,
-        relation,
-        None if matrix is None else matrix4(matrix),
-        reg_sop_uid,
-        overlap,
-        output_kind,
-    )
+        objects = (_registration(row["reg_sop_uid"], reference, second, scan, where),)
+    named = PairingOptions(max_days=float("inf"), second_kind=second.kind, output_kind=output_kind)
+    pair = relate(reference, second, objects, named, relation)
+    if pair.problem is not None:
+        unreadable = [source for source in (reference, second) if source.problem is not None]
+        of_series = unreadable or pair.problem == reference.not_as_base
+        code = pair.problem.code if of_series else "E_MANIFEST"
+        names = " and ".join(source.key.short() for source in unreadable or (reference, second))
+        raise UsageError(f"{where}: {names}: {pair.problem.code} {pair.problem.text(show_path=False)}", code)
+    return pair
 
 
 def _find(scan: ScanResult, series_uid: str, subseries: str, where: str) -> SubSeries:
@@ -188,35 +240,17 @@ def _find(scan: ScanResult, series_uid: str, subseries: str, where: str) -> SubS
     return found[0]
 
 
-def _check_pair(base: SubSeries, second: SubSeries, relation: str, where: str) -> None:
-    """What no manifest can override: two patients, unreadable series, a tilted base, an untrue frame of reference."""
-    both_known = base.patient.has_usable_id and second.patient.has_usable_id
-    if both_known and base.key.patient_key != second.key.patient_key:
-        raise UsageError(f"{where}: the two series are of different patients. Remove the row.", "E_MANIFEST")
-    for item in (base, second):
-        if item.problem is not None:
-            raise UsageError(f"{where}: {item.key.short()}: {item.problem.text(show_path=False)}", item.problem.code)
-    if base.not_as_base is not None:
-        problem = base.not_as_base
-        raise UsageError(f"{where}: {base.key.short()}: {problem.text(show_path=False)}", problem.code)
-    if relation == "for" and base.frame_of_reference_uid != second.frame_of_reference_uid:
-        raise UsageError(
-            f"{where}: relation for, but the Frame of Reference UIDs differ. {_remedy('S_DIFFERENT_FRAME')}",
-            "E_MANIFEST",
-        )
-
-
 def _registration(
-    sop_uid: str, base: SubSeries, second: SubSeries, scan: ScanResult, where: str
-) -> tuple[NDArray[np.float64], str]:
+    sop_uid: str, reference: SubSeries, second: SubSeries, scan: ScanResult, where: str
+) -> RegistrationObject:
     for item in scan.registrations:
         if item.sop_instance_uid == sop_uid:
-            matrix = second_to_base(item, base, second)
-            if matrix is None:
+            of_patient = rules.same_patient(item.who, reference.origin.who)
+            if not of_patient or second_to_base(item, reference, second) is None:
                 raise UsageError(
                     f"{where}: registration object {sop_uid} does not relate the two series.", "E_MANIFEST"
                 )
-            return matrix, sop_uid
+            return item
     raise UsageError(f"{where}: no registration object {sop_uid!r}. {_remedy('E_UNKNOWN_UID')}", "E_UNKNOWN_UID")
 
 

@@ -7,7 +7,11 @@ of them only the type and the lines of code are shown. With ``show_phi`` everyth
 
 from __future__ import annotations
 
+import logging
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from ddfm_monai.batch.pair import Pair
 from ddfm_monai.dicom.errors import DicomError, Problem
 from ddfm_monai.errors import DDFMError
 
-__all__ = ["Failure", "describe_failure", "write_log"]
+__all__ = ["Failure", "describe_failure", "quiet_libraries", "write_log"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def _as_known(error: BaseException) -> DDFMError:
 
 def _place(problem: Problem, pair: Pair) -> str:
     """Which slice a problem's file is, in words that name nobody."""
-    for role, source in (("base", pair.base), ("second", pair.second)):
+    for role, source in (("reference", pair.reference), ("second", pair.second)):
         for number, item in enumerate(source.slices, start=1):
             if problem.path is not None and problem.path in (item.path, *item.copies):
                 return f"{role} {source.key.short()}, slice {number}, SOP Instance UID {item.sop_instance_uid}: "
@@ -71,7 +75,7 @@ def _place(problem: Problem, pair: Pair) -> str:
 
 
 def _without_paths(message: str, pair: Pair) -> str:
-    paths = {parent for path in (*pair.base.paths, *pair.second.paths) for parent in (path, *path.parents[:-1])}
+    paths = {parent for path in (*pair.reference.paths, *pair.second.paths) for parent in (path, *path.parents[:-1])}
     for path in sorted(paths, key=lambda path: -len(str(path))):
         message = message.replace(str(path), "<path>")
     return message
@@ -87,3 +91,19 @@ def _details(error: BaseException, show_phi: bool) -> str:
         lines.append(f"{type(cause).__name__} (its text may name the patient; run with --show-phi to see it)\n")
         cause = cause.__cause__ or cause.__context__
     return "".join(lines)
+
+
+@contextmanager
+def quiet_libraries(show_phi: bool) -> Iterator[None]:
+    """Keep what libraries warn about, which may quote a header, off the screen and out of logs."""
+    if show_phi:
+        yield
+        return
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)

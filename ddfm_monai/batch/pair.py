@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from itertools import product
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddfm_monai import rules
 from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.dicom.geometry import Matrix4, matrix4
 from ddfm_monai.dicom.registration import RegistrationObject, second_to_base
@@ -20,14 +20,31 @@ from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.dicom.subseries import SeriesKey, SubSeries
 from ddfm_monai.space import flip_transform, overlap_fraction
 
-__all__ = ["OutputKind", "Pair", "PairingOptions", "PairingResult", "Relation", "Select", "Skipped", "find_pairs"]
+__all__ = [
+    "Missing",
+    "OutputKind",
+    "Pair",
+    "PairingOptions",
+    "PairingResult",
+    "Register",
+    "Relation",
+    "Select",
+    "Skipped",
+    "find_pairs",
+    "missing_options",
+    "patients_of",
+    "relate",
+]
 
 Relation = Literal["for", "reg", "register", "trust"]
-"""How the second's coordinates relate to the base's: same frame of reference; a Spatial Registration object; a rigid
-registration that is still to be run; taken on trust (only from a manifest)."""
+"""How the second's coordinates relate to the reference's: same frame of reference; a Spatial Registration object; a
+rigid registration that is still to be run; taken as they are because somebody vouches for them."""
 
 OutputKind = Literal["gray", "rgb", "both"]
+"""What is written: ``"both"`` is grey, and colour where there is any."""
+
 Select = Literal["error", "best", "all"]
+Register = Literal["none", "rigid", "trust"]
 
 
 @dataclass(frozen=True)
@@ -35,38 +52,50 @@ class PairingOptions:
     """What may be paired.
 
     Args:
-        register: pairs of different frames of reference may be registered (``--register rigid``).
+        register: what becomes of pairs of different frames of reference: left out, registered, or taken as they lie.
         max_days: such pairs must be of one study or at most this many days apart.
         select: what to do when several series could be the one: refuse, take the best, or take all.
-        minimum_overlap: the shared part of the smaller volume, 0..1, below which a pair is skipped.
+        reference_kind: kind of the references; ``"auto"`` is ``"mr"``.
+        second_kind: kind of the seconds; ``"auto"`` is every kind but the reference's. Two of a kind are paired only
+            if it is named.
         output_kind: what the pairs are to write.
     """
 
-    register: bool = False
-    max_days: float = 0.0
+    register: Register = "none"
+    max_days: float = 30.0
     select: Select = "error"
-    minimum_overlap: float = 0.5
+    reference_kind: str = "auto"
+    second_kind: str = "auto"
     output_kind: OutputKind = "gray"
+
+    def wants(self, reference: SubSeries, second: SubSeries) -> bool:
+        """Whether pairs of these two kinds are looked for."""
+        wanted = "mr" if self.reference_kind == "auto" else self.reference_kind
+        if reference.kind != wanted:
+            return False
+        return second.kind != wanted if self.second_kind == "auto" else second.kind == self.second_kind
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sub-series of one patient that are to be fused.
+    """Two sub-series of one patient that are to be fused, or what is in the way of that.
 
     Args:
-        base: its grid is the result's; the MR unless a manifest says otherwise.
-        second: is resampled onto the base's grid.
+        reference: its grid is the result's; the MR unless a manifest or an option says otherwise.
+        second: is resampled onto the reference's grid.
         relation: how their coordinates relate.
         reg_matrix: for ``"reg"``, the matrix (LPS mm) that takes a point of the second's frame of reference to the
-            base's; else None.
+            reference's; else None.
         reg_sop_uid: SOP Instance UID of the registration object, or ``""``.
         overlap: shared part of the smaller box, 0..1, after ``reg_matrix``; None when the relation is ``"register"``
             (the boxes lie in different coordinates).
         output_kind: what to write.
         warnings: remarks, such as a name that differs.
+        obstacles: why the two are not to be fused like this; empty for a pair that can run.
+        options: the command-line options that would remove all obstacles; empty where one of them has none.
     """
 
-    base: SubSeries
+    reference: SubSeries
     second: SubSeries
     relation: Relation
     reg_matrix: Matrix4 | None = None
@@ -74,17 +103,33 @@ class Pair:
     overlap: float | None = None
     output_kind: OutputKind = "gray"
     warnings: tuple[Problem, ...] = ()
+    obstacles: tuple[Problem, ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def case_id(self) -> str:
         """A name for folders and reports: the same for the same two sub-series, without patient data."""
-        digest = hashlib.sha256(repr((self.base.key, self.second.key)).encode()).hexdigest()
-        return f"{self.base.key.patient_key}-{digest[:10]}"
+        digest = hashlib.sha256(repr((self.reference.key, self.second.key)).encode()).hexdigest()
+        return f"{self.reference.key.patient_key}-{digest[:10]}"
 
     @property
-    def second_to_base(self) -> NDArray[np.float64]:
-        """4x4 float64 in RAS mm: multiply the second's affine by it from the left to place it in the base's space."""
+    def second_to_reference(self) -> NDArray[np.float64]:
+        """4x4 float64, RAS mm: takes a point of the second, as its files have it, into the reference's space."""
         return flip_transform(np.array(self.reg_matrix)) if self.reg_matrix is not None else np.eye(4)
+
+    @property
+    def problem(self) -> Problem | None:
+        """All obstacles as one: the code of the first, and what was found of all."""
+        if not self.obstacles:
+            return None
+        first, *others = self.obstacles
+        found = "; ".join([first.found, *(f"{other.found} ({other.code})" for other in others)])
+        return Problem(first.code, found)
+
+    @property
+    def days(self) -> float | None:
+        """Days between the two; None if one has no usable date."""
+        return rules.days_between(self.reference.origin, self.second.origin)
 
 
 @dataclass(frozen=True)
@@ -93,19 +138,19 @@ class Skipped:
 
     Args:
         problem: the code and what was found.
-        base: the sub-series (of a pair: the base).
+        reference: the sub-series (of a pair: the reference).
         second: the second of the pair, or None.
         pair: what it would be as a pair, so that a manifest can offer it; or None.
     """
 
     problem: Problem
-    base: SubSeries
+    reference: SubSeries
     second: SubSeries | None = None
     pair: Pair | None = None
 
 
 def _skip(problem: Problem, pair: Pair) -> Skipped:
-    return Skipped(problem, pair.base, pair.second, pair)
+    return Skipped(problem, pair.reference, pair.second, pair)
 
 
 @dataclass(frozen=True)
@@ -127,24 +172,21 @@ class PairingResult:
 def find_pairs(scan: ScanResult, options: PairingOptions | None = None) -> PairingResult:
     """Find the pairs of a scan by headers alone.
 
-    The rules: one patient (Patient ID and issuer; without a usable ID, one study); one MR and one CT, PET or NM; both
-    regular volumes; the same frame of reference, or a registration object between the two, or registration allowed; at
-    least half of the smaller box shared; never the first of several candidates.
+    Candidates are series that can be volumes, of one patient and of the kinds that are wanted; whether two of them may
+    be fused is for :func:`relate` to say. Never the first of several.
     """
     options = options or PairingOptions()
     skipped = [Skipped(reason, item) for item in scan.subseries if (reason := not_a_candidate(item)) is not None]
     candidates = [item for item in scan.subseries if not_a_candidate(item) is None]
     possible: list[Pair] = []
     tried: set[SeriesKey] = set()
-    for base, second in product(candidates, candidates):
-        if base.kind != "mr" or second.kind == "mr" or base.key.patient_key != second.key.patient_key:
-            continue
-        tried |= {base.key, second.key}
-        outcome = relate(base, second, scan.registrations, options)
-        if isinstance(outcome, Pair):
-            possible.append(outcome)
+    for reference, second in _of_one_patient(candidates, options):
+        tried |= {reference.key, second.key}
+        pair = relate(reference, second, scan.registrations, options)
+        if pair.problem is None:
+            possible.append(pair)
         else:
-            skipped.append(outcome)
+            skipped.append(_skip(pair.problem, pair))
     for item in candidates:
         if item.key not in tried:
             other = "CT, PET or NM series" if item.kind == "mr" else "MR series"
@@ -158,8 +200,49 @@ def find_pairs(scan: ScanResult, options: PairingOptions | None = None) -> Pairi
     )
 
 
+@dataclass(frozen=True)
+class Missing:
+    """What would have to be added to a command for more pairs to run.
+
+    Args:
+        options: all of them, in the command's words.
+        result: the pairing with them.
+    """
+
+    options: tuple[str, ...]
+    result: PairingResult
+
+
+def missing_options(scan: ScanResult, options: PairingOptions, found: PairingResult) -> Missing | None:
+    """All options that are missing at once, or None where no option makes more pairs run.
+
+    They are found by pairing again with them: what is left out for its frames of reference may be ambiguous once they
+    are dealt with.
+    """
+    wanted = {option for item in found.skipped if item.pair is not None for option in item.pair.options}
+    days = [float(option.split()[1]) for option in wanted if option.startswith("--max-days")]
+    more = replace(
+        options,
+        register="rigid" if "--register rigid" in wanted else options.register,
+        max_days=max([options.max_days, *days]),
+    )
+    again = find_pairs(scan, more)
+    if again.ambiguous and options.select == "error":
+        best = find_pairs(scan, replace(more, select="best"))
+        if len(best.pairs) > len(again.pairs):
+            more, again = replace(more, select="best"), best
+    if len(again.pairs) <= len(found.pairs):
+        return None
+    added = {
+        f"--register {more.register}": more.register != options.register,
+        f"--max-days {more.max_days:g}": more.max_days != options.max_days,
+        f"--select {more.select}": more.select != options.select,
+    }
+    return Missing(tuple(option for option, is_new in added.items() if is_new), again)
+
+
 def _order(item: Skipped) -> tuple[SeriesKey, bool, SeriesKey]:
-    return item.base.key, item.second is not None, (item.second or item.base).key
+    return item.reference.key, item.second is not None, (item.second or item.reference).key
 
 
 def not_a_candidate(item: SubSeries) -> Problem | None:
@@ -169,81 +252,191 @@ def not_a_candidate(item: SubSeries) -> Problem | None:
     return item.not_as_base if item.kind == "mr" else None
 
 
+# ------------------------------------------------------------------------------------------------ one patient
+
+
+def patients_of(series: Sequence[SubSeries]) -> dict[SeriesKey, str]:
+    """The patient of each sub-series, by the key of one of this patient's.
+
+    One Patient ID is one patient unless its series name different issuers; then those without an issuer stand apart,
+    for nobody can say whose they are. Without a usable ID a study is a patient.
+    """
+    by_id: dict[str, list[SubSeries]] = defaultdict(list)
+    for item in series:
+        if patient := item.origin.who.patient:
+            by_id[patient].append(item)
+    patients = {item.key: item.key.patient_key for item in series}
+    for items in by_id.values():
+        if len({item.origin.who.issuer for item in items} - {""}) < 2:
+            patients |= dict.fromkeys((item.key for item in items), min(item.key.patient_key for item in items))
+    return patients
+
+
+def _of_one_patient(candidates: list[SubSeries], options: PairingOptions) -> Iterator[tuple[SubSeries, SubSeries]]:
+    """Twos of one patient whose kinds are wanted; two of a kind once, with the better one as the reference."""
+    patients = patients_of(candidates)
+    groups: dict[str, dict[SeriesKey, SubSeries]] = defaultdict(dict)
+    for item in candidates:
+        for group in (patients[item.key], item.key.study_uid):
+            groups[group][item.key] = item
+    for reference in candidates:
+        for second in {**groups[patients[reference.key]], **groups[reference.key.study_uid]}.values():
+            who = reference.origin.who, second.origin.who
+            of_one = patients[reference.key] == patients[second.key] or (
+                not (who[0].patient and who[1].patient) and rules.same_patient(*who)
+            )
+            if reference.key == second.key or not of_one or not options.wants(reference, second):
+                continue
+            if reference.kind != second.kind or _rank(reference) < _rank(second):
+                yield reference, second
+
+
+def _rank(item: SubSeries) -> tuple[tuple[float, ...], SeriesKey]:
+    return _series_preference(item), item.key
+
+
 # ------------------------------------------------------------------------------------------------ one pair
 
 
 def relate(
-    base: SubSeries, second: SubSeries, registrations: Sequence[RegistrationObject], options: PairingOptions
-) -> Pair | Skipped:
-    """The pair of two candidates of one patient, or why they make none."""
-    related = _related(base, second, registrations, options)
-    pair = related if isinstance(related, Pair) else Pair(base, second, "register")
-    pair = replace(pair, output_kind=options.output_kind, warnings=(*pair.warnings, *_name_warning(base, second)))
-    if {base.identity_removed, second.identity_removed} == {"YES", "NO"}:
-        return _skip(Problem("S_DEIDENTIFICATION_DIFFERS", "Patient Identity Removed is YES and NO"), pair)
-    if isinstance(related, Problem):
-        return _skip(related, pair)
-    if pair.overlap is not None and pair.overlap < options.minimum_overlap:
-        return _skip(Problem("S_LITTLE_OVERLAP", f"{pair.overlap:.0%} of the smaller volume lies in the other"), pair)
-    return pair
+    reference: SubSeries,
+    second: SubSeries,
+    registrations: Sequence[RegistrationObject],
+    options: PairingOptions,
+    relation: Relation | None = None,
+) -> Pair:
+    """Two sub-series as a pair, with everything that is in the way of fusing it. Scan, manifest and `ddfm fuse` ask it.
+
+    Args:
+        reference, second: of a scan, or of two folders.
+        registrations: Spatial Registration objects that may relate them.
+        options: how coordinates may be related, and what is to be written. For two that a person has named,
+            ``max_days`` is infinite.
+        relation: as a person has named it; by default the first that holds.
+    """
+    how = _relation(reference, second, registrations, options, relation)
+    findings = rules.of_origins(
+        reference.origin,
+        second.origin,
+        how.register,
+        related=how.relation == "reg",
+        two_of_a_kind=options.second_kind == second.kind,
+    )
+    findings += how.findings
+    overlap = None if how.relation == "register" else overlap_of(reference, second, how.matrix)
+    if overlap is not None:
+        findings += rules.of_overlap(overlap, how.register)
+    findings += rules.of_colour((reference.kind, second.kind), _COLOUR[options.output_kind])
+    if how.relation in ("register", "trust"):
+        findings += _too_far_apart(reference, second, options.max_days)
+    problems = [(Problem(item.code, item.found), item.option) for item in findings if item.obstacle]
+    problems += [(problem, "") for problem in _unusable(reference, second)]
+    wanted = [option for _, option in problems]
+    return Pair(
+        reference,
+        second,
+        how.relation,
+        None if how.matrix is None else matrix4(how.matrix),
+        how.uid,
+        overlap,
+        options.output_kind,
+        warnings=tuple(Problem(item.code, item.found) for item in findings if not item.obstacle),
+        obstacles=tuple(problem for problem, _ in problems),
+        options=tuple(dict.fromkeys(wanted)) if all(wanted) else (),
+    )
 
 
-def _related(
-    base: SubSeries, second: SubSeries, registrations: Sequence[RegistrationObject], options: PairingOptions
-) -> Pair | Problem:
-    """The first relation that holds: frame of reference, registration object, registration to be run."""
-    objects = [item for item in registrations if item.patient_key == base.key.patient_key]
-    matrices = {item.sop_instance_uid: second_to_base(item, base, second) for item in objects}
-    known = {name: matrix for name, matrix in matrices.items() if matrix is not None}
-    if base.frame_of_reference_uid and base.frame_of_reference_uid == second.frame_of_reference_uid:
+_COLOUR: dict[OutputKind, rules.ColourAsked] = {"gray": "no", "both": "where possible", "rgb": "yes"}
+
+
+def _unusable(reference: SubSeries, second: SubSeries) -> list[Problem]:
+    """What keeps either from being read, or the reference's grid from being the result's."""
+    found = [item.problem for item in (reference, second) if item.problem is not None]
+    return found or ([reference.not_as_base] if reference.not_as_base is not None else [])
+
+
+@dataclass(frozen=True)
+class _Related:
+    """How two series relate.
+
+    Args:
+        relation: as of :class:`Pair`.
+        register: as of the rules: whether somebody registers, or vouches for coordinates.
+        matrix, uid: of a registration object.
+        findings: about registration objects.
+    """
+
+    relation: Relation
+    register: Register
+    matrix: NDArray[np.float64] | None = None
+    uid: str = ""
+    findings: tuple[rules.Finding, ...] = ()
+
+
+def _relation(
+    reference: SubSeries,
+    second: SubSeries,
+    registrations: Sequence[RegistrationObject],
+    options: PairingOptions,
+    asked: Relation | None,
+) -> _Related:
+    """The first relation that holds (frame of reference, registration object, registration to be run), or the asked."""
+    if asked == "register":
+        return _Related("register", "rigid")
+    if asked == "trust":
+        return _Related("trust", "trust")
+    known = _known_registrations(reference, second, registrations)
+    same_frame = reference.frame_of_reference_uid and reference.frame_of_reference_uid == second.frame_of_reference_uid
+    if asked == "for" or (same_frame and asked is None):
         moving = [name for name, matrix in known.items() if not np.allclose(matrix, np.eye(4), atol=1e-6)]
-        warnings = [Problem("W_REGISTRATION_NOT_USED", f"registration object ...{name[-12:]}") for name in moving]
-        return Pair(base, second, "for", overlap=overlap_of(base, second), warnings=tuple(warnings))
+        remarks = [rules.Finding("W_REGISTRATION_NOT_USED", f"registration object ...{name[-12:]}") for name in moving]
+        return _Related("for", "none", findings=tuple(remarks))
     if known:
         name, matrix = next(iter(known.items()))
-        if not all(np.allclose(other, matrix, atol=1e-4) for other in known.values()):
-            return Problem("S_SEVERAL_REGISTRATIONS", f"{len(known)} registration objects relate the two series")
-        return Pair(base, second, "reg", matrix4(matrix), name, overlap_of(base, second, matrix))
-    return _to_be_registered(base, second, options)
+        several = not all(np.allclose(other, matrix, atol=1e-4) for other in known.values())
+        found = rules.Finding("S_SEVERAL_REGISTRATIONS", f"{len(known)} registration objects relate the two series")
+        return _Related("reg", "none", matrix, name, (found,) if several else ())
+    return _Related("trust" if options.register == "trust" else "register", options.register)
 
 
-def _to_be_registered(base: SubSeries, second: SubSeries, options: PairingOptions) -> Pair | Problem:
-    if not options.register:
-        frames = [item.frame_of_reference_uid[-8:] for item in (base, second)]
-        found = f"different Frame of Reference UIDs (...{frames[0]} and ...{frames[1]}), no registration object"
-        return Problem("S_DIFFERENT_FRAME", found)
-    days = 0.0 if base.key.study_uid == second.key.study_uid else days_between(base, second)
-    if days is None or days > options.max_days:
-        apart = "an unknown number of" if days is None else f"{days:.1f}"
-        return Problem("S_TOO_FAR_APART", f"different studies, {apart} days apart (limit {options.max_days:g})")
-    return Pair(base, second, "register")
+def _known_registrations(
+    reference: SubSeries, second: SubSeries, registrations: Sequence[RegistrationObject]
+) -> dict[str, NDArray[np.float64]]:
+    """SOP Instance UID and matrix (second to reference, LPS mm) of each object of the patient that relates the two."""
+    who = reference.origin.who
+    matrices = {
+        item.sop_instance_uid: second_to_base(item, reference, second)
+        for item in registrations
+        if rules.same_patient(item.who, who)
+    }
+    return {uid: matrix for uid, matrix in matrices.items() if matrix is not None}
 
 
-def overlap_of(base: SubSeries, second: SubSeries, matrix: NDArray[np.float64] | None = None) -> float | None:
+def _too_far_apart(reference: SubSeries, second: SubSeries, limit: float) -> list[rules.Finding]:
+    if reference.key.study_uid == second.key.study_uid or math.isinf(limit):
+        return []
+    days = rules.days_between(reference.origin, second.origin)
+    if days is None:
+        return [
+            rules.Finding("S_TOO_FAR_APART", f"different studies, one without a usable date (limit {limit:g} days)")
+        ]
+    if days > limit:
+        found = f"different studies, {days:.1f} days apart (limit {limit:g})"
+        return [rules.Finding("S_TOO_FAR_APART", found, f"--max-days {math.ceil(days)}")]
+    return []
+
+
+def overlap_of(reference: SubSeries, second: SubSeries, matrix: NDArray[np.float64] | None = None) -> float | None:
     """The shared part of the smaller box, 0..1; None if one of them has no grid."""
-    if base.grid is None or second.grid is None:
+    if reference.grid is None or second.grid is None:
         return None
     placed = second.grid.affine if matrix is None else flip_transform(matrix) @ second.grid.affine
-    return overlap_fraction((base.grid.shape, base.grid.affine), (second.grid.shape, placed))
-
-
-def days_between(first: SubSeries, second: SubSeries) -> float | None:
-    """Days between the two series, None if a date is missing or impossible."""
-    try:
-        times = [datetime.strptime(item.acquired, "%Y%m%d%H%M%S") for item in (first, second)]
-    except ValueError:
-        return None
-    return abs((times[0] - times[1]).total_seconds()) / 86400
-
-
-def _name_warning(base: SubSeries, second: SubSeries) -> list[Problem]:
-    names = {re.sub(r"[\W_]+", " ", item.patient.name).strip().casefold() for item in (base, second)}
-    return [Problem("W_NAME_DIFFERS", "the patient's name is written differently")] if len(names) > 1 else []
+    return overlap_fraction((reference.grid.shape, reference.grid.affine), (second.grid.shape, placed))
 
 
 # ------------------------------------------------------------------------------------------------ many pairs
 
-RELATION_ORDER: tuple[Relation, ...] = ("for", "reg", "register")
+DISTANCE: dict[Relation, int] = {"for": 0, "reg": 1, "trust": 2, "register": 2}
 
 
 def _closest_relations(possible: list[Pair]) -> tuple[list[Pair], list[Skipped]]:
@@ -251,13 +444,13 @@ def _closest_relations(possible: list[Pair]) -> tuple[list[Pair], list[Skipped]]
     kept: list[Pair] = []
     further: list[Skipped] = []
     for pair in possible:
-        rank = RELATION_ORDER.index(pair.relation)
+        rank = DISTANCE[pair.relation]
         closer = [
             other
             for other in possible
-            if RELATION_ORDER.index(other.relation) < rank
+            if DISTANCE[other.relation] < rank
             and other.second.kind == pair.second.kind
-            and (other.base.key == pair.base.key or other.second.key == pair.second.key)
+            and (other.reference.key == pair.reference.key or other.second.key == pair.second.key)
         ]
         if closer:
             problem = Problem(
@@ -300,13 +493,13 @@ def _clusters(pairs: list[Pair]) -> list[list[Pair]]:
 
 
 def _compete(first: Pair, second: Pair) -> bool:
-    share = first.base.key == second.base.key or first.second.key == second.second.key
+    share = first.reference.key == second.reference.key or first.second.key == second.second.key
     return share and first.second.kind == second.second.kind
 
 
 def _preference(pair: Pair) -> tuple[float, ...]:
-    """Smaller is better: T1, then 3-D, then most slices, then smallest voxels; the base decides before the second."""
-    return tuple(value for item in (pair.base, pair.second) for value in _series_preference(item))
+    """Smaller is better: T1, 3-D, most slices, smallest voxels, in this order; the reference decides first."""
+    return tuple(value for item in (pair.reference, pair.second) for value in _series_preference(item))
 
 
 def _series_preference(item: SubSeries) -> tuple[float, ...]:
@@ -315,7 +508,7 @@ def _series_preference(item: SubSeries) -> tuple[float, ...]:
 
 
 def _listed(pairs: list[Pair]) -> str:
-    texts = [f"{_described(pair.base)} with {_described(pair.second)}" for pair in pairs[:10]]
+    texts = [f"{_described(pair.reference)} with {_described(pair.second)}" for pair in pairs[:10]]
     return "; ".join(texts) + (f"; and {len(pairs) - 10} more" if len(pairs) > 10 else "")
 
 

@@ -7,13 +7,22 @@ from pathlib import Path
 
 from ddfm_monai.batch.case import CaseJob, CaseOutcome, CaseSettings, Status, run_case
 from ddfm_monai.batch.lock import output_lock
-from ddfm_monai.batch.pair import Pair, PairingResult, Skipped
+from ddfm_monai.batch.pair import Pair, PairingResult, Skipped, patients_of
 from ddfm_monai.batch.report import BatchReport, write_report
 from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.errors import UsageError
 from ddfm_monai.progress import ProgressCallback, silent
 
-__all__ = ["Runner", "check_folders", "check_settings", "left_out", "one_after_the_other", "plan_jobs", "run_batch"]
+__all__ = [
+    "Runner",
+    "check_folders",
+    "check_settings",
+    "free_number",
+    "left_out",
+    "one_after_the_other",
+    "plan_jobs",
+    "run_batch",
+]
 
 Runner = Callable[[Sequence[CaseJob]], Iterator[CaseOutcome]]
 """Runs jobs and yields each outcome as soon as it is known, in any order."""
@@ -100,7 +109,7 @@ def plan_jobs(
 ) -> list[CaseJob]:
     """One job per pair, with Series Numbers that are free in the study.
 
-    A base with Series Number n gives its results n * 100 + 1 and up, others 9001 and up.
+    A reference with Series Number n gives its results n * 100 + 1 and up, others 9001 and up.
 
     Raises:
         UsageError: a pair comes twice (``E_MANIFEST``).
@@ -113,8 +122,8 @@ def plan_jobs(
     for pair in pairs:
         if pair.case_id in (job.pair.case_id for job in jobs):
             raise UsageError(f"Case {pair.case_id} is listed twice; list each pair of series once.", "E_MANIFEST")
-        taken = used.setdefault(pair.base.key.study_uid, set())
-        number = _free_number(pair.base.series_number, taken)
+        taken = used.setdefault(pair.reference.key.study_uid, set())
+        number = free_number(pair.reference.series_number, taken)
         taken.update(range(number, number + 3))
         jobs.append(CaseJob(pair, settings, out, number, overwrite, show_phi))
     return jobs
@@ -126,12 +135,13 @@ def left_out(pairing: PairingResult, scan: ScanResult) -> list[CaseOutcome]:
     Pairs of which none was chosen are ``ambiguous``. A damaged or incomplete series of a patient who also has one of
     the other kind was to be fused and cannot be: it is ``failed``. Everything else is ``skipped``.
     """
+    patients = patients_of(scan.subseries)
     kinds: dict[str, set[bool]] = {}
     for source in scan.subseries:
-        kinds.setdefault(source.key.patient_key, set()).add(source.kind == "mr")
+        kinds.setdefault(patients[source.key], set()).add(source.kind == "mr")
     rows = [_left_out(entry, "ambiguous") for entry in pairing.ambiguous]
     for entry in pairing.skipped:
-        wanted = len(kinds[entry.base.key.patient_key]) == 2 and entry.base.exclusion is None
+        wanted = len(kinds[patients[entry.reference.key]]) == 2 and entry.reference.exclusion is None
         rows.append(_left_out(entry, "failed" if wanted and entry.problem.code in _DAMAGED else "skipped"))
     return rows
 
@@ -179,25 +189,25 @@ def check_settings(settings: CaseSettings, here: bool = True) -> None:
 
 
 def _left_out(entry: Skipped, status: Status) -> CaseOutcome:
-    base, second = entry.base.key, entry.second.key if entry.second is not None else None
-    case_id = Pair(entry.base, entry.second, "for").case_id if entry.second is not None else ""
+    reference, second = entry.reference.key, entry.second.key if entry.second is not None else None
+    case_id = Pair(entry.reference, entry.second, "for").case_id if entry.second is not None else ""
     return CaseOutcome(
         case_id,
         status,
         code=entry.problem.code,
         message=entry.problem.text(show_path=False),
-        patient_key=base.patient_key,
-        study_uid=base.study_uid,
-        base_series_uid=base.series_uid,
-        base_subseries=base.subseries,
+        patient_key=reference.patient_key,
+        study_uid=reference.study_uid,
+        reference_series_uid=reference.series_uid,
+        reference_subseries=reference.subseries,
         second_series_uid=second.series_uid if second else "",
         second_subseries=second.subseries if second else "",
     )
 
 
-def _free_number(base: int | None, taken: set[int]) -> int:
-    # A Series Number is an Integer String: below 2^31.
-    start = base * 100 + 1 if base is not None and 0 < base < 20_000_000 else 9001
+def free_number(reference: int | None, taken: set[int]) -> int:
+    """The first of three Series Numbers that are free, below 2^31 as an Integer String must be."""
+    start = reference * 100 + 1 if reference is not None and 0 < reference < 20_000_000 else 9001
     number = start
     while taken & set(range(number, number + 3)):
         number += 3

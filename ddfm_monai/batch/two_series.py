@@ -8,15 +8,15 @@ from typing import Any
 
 from ddfm_monai.batch.case import CaseSettings, derive
 from ddfm_monai.batch.folder import new_case_folder, write_marker
-from ddfm_monai.batch.pair import Pair, Relation
-from ddfm_monai.batch.run import check_folders, check_settings
-from ddfm_monai.dicom.errors import Problem
+from ddfm_monai.batch.pair import OutputKind, Pair, PairingOptions, Relation, relate
+from ddfm_monai.batch.run import check_folders, check_settings, free_number
 from ddfm_monai.dicom.read import read_folder_series
 from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import check_writable_target
 from ddfm_monai.priors import DEFAULT_PRIOR
 from ddfm_monai.progress import ProgressCallback, silent
+from ddfm_monai.rules import kind_of, of_colour
 from ddfm_monai.settings import FusionSettings
 
 __all__ = ["FolderResult", "fuse_folders"]
@@ -64,8 +64,8 @@ def fuse_folders(
 
     Raises:
         UsageError: a folder is missing, the output exists or lies in an input, or a setting cannot be met.
-        DicomError: a series cannot be used, the patients differ, or the two do not share a frame of reference and
-            registration is off.
+        DicomError: a series cannot be used, or the two must not be fused like this
+            (:func:`~ddfm_monai.batch.pair.relate`).
         InputError: the volumes cannot be fused.
     """
     target = Path(output)
@@ -75,36 +75,25 @@ def fuse_folders(
     chosen = settings or FusionSettings()
     how = CaseSettings.of(chosen, prior)
     check_settings(how)
-    base, other = read_folder_series(reference), read_folder_series(second)
-    for source, kind in ((base.subseries, chosen.reference_kind), (other.subseries, chosen.second_kind)):
-        _check_kind(source, kind)
-    pair = Pair(
-        base.subseries,
-        other.subseries,
-        _relation(base.subseries, other.subseries, chosen.register),
-        output_kind="both" if chosen.colour else "gray",
-    )
-    number = (base.subseries.series_number or 90) * 100 + 1
+    one, other = read_folder_series(reference), read_folder_series(second)
+    for source, kind in ((one.subseries, chosen.reference_kind), (other.subseries, chosen.second_kind)):
+        kind_of(source.origin, kind)
+    pair = _pair(one.subseries, other.subseries, chosen)
+    number = free_number(one.subseries.series_number, set())
     with new_case_folder(target) as new:
-        record = derive(base, other, pair, how, new, number, progress)
+        record = derive(one, other, pair, how, new, number, progress)
         write_marker(new, record)
     return FolderResult(target, record)
 
 
-def _check_kind(source: SubSeries, kind: str) -> None:
-    if kind not in ("auto", source.kind):
-        raise UsageError(f"a series is called {kind!r}, but its Modality is {source.modality}. Leave the kind out.")
-
-
-def _relation(base: SubSeries, second: SubSeries, register: str) -> Relation:
-    if base.not_as_base is not None:
-        raise base.not_as_base.error()
-    ids = [(s.patient.patient_id, s.patient.issuer) for s in (base, second)]
-    if all(patient_id for patient_id, _ in ids) and ids[0] != ids[1]:
-        raise Problem("E_DIFFERENT_PATIENTS", "the patient IDs differ").error()
-    if register == "rigid":
-        return "register"
-    if not base.frame_of_reference_uid or base.frame_of_reference_uid != second.frame_of_reference_uid:
-        found = f"frames ...{base.frame_of_reference_uid[-8:]} and ...{second.frame_of_reference_uid[-8:]}"
-        raise Problem("S_DIFFERENT_FRAME", found).error()
-    return "for"
+def _pair(reference: SubSeries, second: SubSeries, settings: FusionSettings) -> Pair:
+    """The two that a person has named, as the rule of all surfaces has it."""
+    asked: dict[str, Relation] = {"rigid": "register", "trust": "trust"}
+    for finding in of_colour((reference.kind, second.kind), "yes" if settings.colour else "no"):
+        raise UsageError(finding.text(), finding.code)
+    output_kind: OutputKind = "both" if settings.colour else "gray"
+    options = PairingOptions(max_days=float("inf"), second_kind=settings.second_kind, output_kind=output_kind)
+    pair = relate(reference, second, (), options, asked.get(settings.register))
+    if pair.problem is not None:
+        raise pair.problem.error()
+    return pair

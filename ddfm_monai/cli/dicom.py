@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ddfm_monai.batch.case import CaseJob, CaseOutcome
-    from ddfm_monai.batch.pair import PairingOptions, PairingResult
+    from ddfm_monai.batch.pair import Missing, Pair, PairingOptions, PairingResult
     from ddfm_monai.batch.report import BatchReport
     from ddfm_monai.batch.run import Runner
+    from ddfm_monai.dicom.errors import Problem
     from ddfm_monai.dicom.scan import ScanResult
-    from ddfm_monai.dicom.subseries import SubSeries
     from ddfm_monai.progress import Progress, ProgressCallback
 
 __all__ = ["register"]
@@ -47,7 +47,7 @@ class SopClass(str, Enum):
 
 _INPUT = typer.Argument(..., help="Folder with DICOM files, in any order and depth. Never written to.")
 _SELECT = typer.Option(Select.error, help="Several candidates: leave them to you, take the best, or take all.")
-_MAX_DAYS = typer.Option(0.0, min=0, help="With --register: days that may lie between series of different studies.")
+_MAX_DAYS = typer.Option(30.0, min=0, help="With --register: days that may lie between series of different studies.")
 _SHOW_PHI = typer.Option(False, "--show-phi", help="Show patients and file names in messages and logs.")
 
 
@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(dicom, name="dicom")
 
 
-@with_settings(only=("register", "colour"))
+@with_settings(only=("reference_kind", "second_kind", "register", "colour"))
 def scan(
     source: Path = _INPUT,
     output: Path = typer.Option(None, "-o", "--output", help="Manifest to write: .csv or .json."),
@@ -75,22 +75,27 @@ def scan(
     The manifest lists all pairs. Edit its column "status" and give it to: ddfm dicom run --pairs
     """
     from ddfm_monai.batch.manifest import write_manifest
+    from ddfm_monai.batch.messages import quiet_libraries
+    from ddfm_monai.batch.pair import missing_options
     from ddfm_monai.files import check_writable_target
 
     screen = _Screen(show_phi)
     if output is not None:
         check_writable_target(output, overwrite)
-    found, pairing = _find(source, _pairing_options(settings, select, max_days), screen)
-    screen.show_scan(found, pairing)
-    if output is not None:
         if output.resolve().is_relative_to(source.resolve()):
             raise UsageError(f"{output}: lies inside the input folder, which is never written to.", "E_INSIDE_INPUT")
-        write_manifest(pairing, output, overwrite)
-        typer.echo(str(output))
+    options = _pairing_options(settings, select, max_days)
+    with quiet_libraries(show_phi):
+        found, pairing = _find(source, options, screen)
+        missing = missing_options(found, options, pairing)
+        screen.show_scan(found, pairing, missing)
+        if output is not None:
+            write_manifest(pairing, output, overwrite, missing.options if missing else ())
+            typer.echo(str(output))
     return ExitCode.DONE if pairing.pairs or pairing.ambiguous else ExitCode.NOTHING_TO_DO
 
 
-@with_settings(without=("reference_kind", "second_kind"))
+@with_settings()
 def run(
     source: Path = _INPUT,
     output: Path = typer.Option(..., "-o", "--output", help="Folder for the results and the report."),
@@ -117,6 +122,9 @@ def run(
     """
     from ddfm_monai.batch import case
     from ddfm_monai.batch import run as batch
+    from ddfm_monai.batch.manifest import why_nothing_runs
+    from ddfm_monai.batch.messages import quiet_libraries
+    from ddfm_monai.batch.pair import missing_options
 
     if part_id >= num_parts:
         raise UsageError(f"--part-id is {part_id}; it runs from 0 to --num-parts - 1, that is {num_parts - 1}.")
@@ -126,9 +134,14 @@ def run(
     how = case.CaseSettings.of(settings, prior, sop_class.value)
     batch.check_settings(how, here=scheduler is None)
     screen = _Screen(show_phi)
-    found, pairing = _find(source, _pairing_options(settings, select, max_days), screen, pairs)
+    options = _pairing_options(settings, select, max_days)
+    with quiet_libraries(show_phi):
+        found, pairing = _find(source, options, screen, pairs)
+        screen.show_scan(found, pairing, missing_options(found, options, pairing) if pairs is None else None)
+    if pairs is not None and not pairing.pairs:
+        typer.echo(why_nothing_runs(pairs), err=True)
+        return ExitCode.NOTHING_TO_DO
     jobs = batch.plan_jobs(pairing.pairs, found, how, output, overwrite=overwrite, show_phi=show_phi)
-    screen.show_scan(found, pairing)
     mine = jobs[part_id::num_parts]
     if dry_run:
         return ExitCode.DONE if mine else ExitCode.NOTHING_TO_DO
@@ -150,9 +163,11 @@ def _pairing_options(settings: FusionSettings, select: Select, max_days: float) 
     from ddfm_monai.batch.pair import PairingOptions
 
     return PairingOptions(
-        register=settings.register == "rigid",
+        register=settings.register,  # type: ignore[arg-type]
         max_days=max_days,
         select=select.value,
+        reference_kind=settings.reference_kind,
+        second_kind=settings.second_kind,
         output_kind="both" if settings.colour else "gray",
     )
 
@@ -239,36 +254,34 @@ class _Screen:
         self.bar.console.print(Text(outcome.status, style), outcome.case_id, Text(detail), soft_wrap=True)
         self.bar.advance(self.cases)
 
-    def show_scan(self, found: ScanResult, pairing: PairingResult) -> None:
-        """What was found: numbers, pairs, why everything else is left out, and what those codes mean."""
+    def show_scan(self, found: ScanResult, pairing: PairingResult, missing: Missing | None) -> None:
+        """What was found: one table, what its codes mean, and the options that would make more of it run."""
+        from ddfm_monai.batch.table import series_table
         from ddfm_monai.dicom import EXPLANATIONS
 
         self.out.print(
             f"{found.files} files, {len(found.subseries)} volumes, {len(pairing.pairs)} pairs to run, "
             f"{len(pairing.ambiguous)} ambiguous"
         )
-        for pair in pairing.pairs:
-            overlap = "" if pair.overlap is None else f", overlap {pair.overlap:.0%}"
-            names = f"{self._name(pair.base)} + {self._name(pair.second)}"
-            self.out.print(f"  run        {pair.case_id}: {names} ({pair.relation}{overlap})")
-        for status, entries in (("ambiguous", pairing.ambiguous), ("skipped", pairing.skipped)):
-            for entry in entries:
-                names = " + ".join(self._name(source) for source in (entry.base, entry.second) if source is not None)
-                reason = f"{entry.problem.code} {entry.problem.found}"
-                self.out.print(f"  {status:<10} {entry.base.key.patient_key}: {names}: {reason}")
+        if found.subseries:
+            for line in series_table(found, pairing, missing.options if missing else (), self.show_phi):
+                self.out.print(line)
         for code, count in sorted(found.counts().items()):
-            self.out.print(f"  {count} files: {code}")
+            self.out.print(f"{count} files: {code}")
         if self.show_phi:
             for problem in found.problems:
-                self.out.print(f"  {problem.path}: {problem.code} {problem.found}")
-        codes = {entry.problem.code for entry in (*pairing.ambiguous, *pairing.skipped)} | set(found.counts())
-        for code in sorted(codes):
+                self.out.print(f"{problem.path}: {problem.code} {problem.found}")
+        entries = (*pairing.ambiguous, *pairing.skipped)
+        codes = {problem.code for entry in entries for problem in (entry.problem, *_of_pair(entry.pair))}
+        codes |= {problem.code for pair in pairing.pairs for problem in pair.warnings}
+        for code in sorted(codes | set(found.counts())):
             self.out.print(f"{code}: {EXPLANATIONS[code].what} {EXPLANATIONS[code].remedy}")
+        if missing is not None:
+            self.out.print(f"{len(missing.result.pairs)} pairs would run with: {' '.join(missing.options)}")
 
     def show_report(self, report: BatchReport, path: Path) -> None:
         self.out.print(f"{report.summary()}. Report: {path}")
 
-    def _name(self, source: SubSeries) -> str:
-        part = "" if source.key.subseries == "all" else f" ({source.key.subseries})"
-        who = f" {source.patient.patient_id} {source.patient.name}" if self.show_phi else ""
-        return f"{source.modality} ...{source.key.series_uid[-8:]}{part}{who}"
+
+def _of_pair(pair: Pair | None) -> tuple[Problem, ...]:
+    return () if pair is None else (*pair.obstacles, *pair.warnings)

@@ -10,24 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddfm_monai.errors import InputError
+from ddfm_monai import rules
+from ddfm_monai.errors import Explanation, InputError
 
 __all__ = ["EXPLANATIONS", "DicomError", "Explanation", "Problem"]
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What a code means.
-
-    Args:
-        what: what was found, in one sentence.
-        expected: what would have been accepted.
-        remedy: what the operator can do.
-    """
-
-    what: str
-    expected: str
-    remedy: str
 
 
 EXPLANATIONS: dict[str, Explanation] = {
@@ -178,21 +164,12 @@ EXPLANATIONS: dict[str, Explanation] = {
         "exactly one",
         "Give a folder with one series, or use `ddfm dicom scan` and choose in the manifest.",
     ),
-    "E_DIFFERENT_PATIENTS": Explanation(
-        "The two series carry different patient IDs.",
-        "two series of one patient",
-        "Give two series of one patient. If the IDs differ by mistake, correct them at their source.",
-    ),
     # Pairing.
+    **rules.EXPLANATIONS,
     "E_REGISTRATION": Explanation(
         "The Spatial Registration object cannot be used.",
         "rigid or affine matrices that can be inverted and do not mirror",
         "Register again, or run with --register rigid.",
-    ),
-    "S_SEVERAL_REGISTRATIONS": Explanation(
-        "Several registration objects relate the two series, with different matrices.",
-        "one registration",
-        "List the pair in the manifest with relation reg and the wanted reg_sop_uid.",
     ),
     "S_CLOSER_RELATION": Explanation(
         "One of the two series already has a partner that needs no registration, or less of it.",
@@ -223,26 +200,6 @@ EXPLANATIONS: dict[str, Explanation] = {
         "The patient has no series of the other kind that can be used.",
         "one MR and one of CT, PET or NM of the same patient",
         "Export the other series too, with the same Patient ID.",
-    ),
-    "S_DIFFERENT_FRAME": Explanation(
-        "The two series have different frames of reference and no registration object relates them.",
-        "the same Frame of Reference UID, or a Spatial Registration object",
-        "Pass --register rigid, or list the pair in the manifest with relation register or trust.",
-    ),
-    "S_TOO_FAR_APART": Explanation(
-        "The two series were acquired too many days apart to be registered automatically.",
-        "the same study, or at most --max-days between them",
-        "Raise --max-days, or list the pair in the manifest.",
-    ),
-    "S_LITTLE_OVERLAP": Explanation(
-        "The two volumes share less than half of the smaller one's space.",
-        "an overlap of at least 50 %",
-        "Check that both show the same part of the body; list the pair in the manifest if they do.",
-    ),
-    "S_DEIDENTIFICATION_DIFFERS": Explanation(
-        "One series says that the patient's identity was removed, the other says that it was not.",
-        "the same state in both",
-        "De-identify both with the same tool, or neither.",
     ),
     "S_AMBIGUOUS": Explanation(
         "Several series could be the one, and none was chosen.",
@@ -299,11 +256,6 @@ EXPLANATIONS: dict[str, Explanation] = {
     "E_INTERNAL": Explanation(
         "An error that was not foreseen.", "-", "Report this as a bug, with the log of the case."
     ),
-    "W_NO_COLOUR": Explanation(
-        "Colour was asked for, but neither source is PET or SPECT.",
-        "a PET or SPECT source",
-        "Nothing to do: the grey series was written.",
-    ),
     # Remarks on volumes that are used.
     "W_DUPLICATE_INSTANCE": Explanation(
         "The same slice was found more than once, with equal pixels.", "one copy", "Nothing to do: one was used."
@@ -356,17 +308,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     "W_NO_PREAMBLE": Explanation(
         "The file lacks the DICOM preamble.", "a file of PS3.10", "Nothing to do: the header could be read."
     ),
-    "W_NAME_DIFFERS": Explanation(
-        "The two series share the patient ID but not the patient's name.",
-        "the same name",
-        "Check that both belong to one patient.",
-    ),
     "W_PADDING": Explanation("Pixels marked as padding were set to the background value.", "-", "Nothing to do."),
-    "W_REGISTRATION_NOT_USED": Explanation(
-        "A registration object relates the two series although they share a frame of reference; it is not used.",
-        "-",
-        "List the pair in the manifest with relation reg if the object is to be used.",
-    ),
 }
 
 

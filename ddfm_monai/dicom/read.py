@@ -133,6 +133,7 @@ def read_subseries(subseries: SubSeries, progress: ProgressCallback = silent) ->
         subseries.grid.affine,
         filename_or_obj=str(subseries.slices[0].path.parent),
         modality=subseries.modality,
+        origin=subseries.origin.as_meta(),
     )
     return DicomVolume(volume, subseries, tuple(headers), _units(subseries, headers[0]), lossy, tuple(warnings))
 

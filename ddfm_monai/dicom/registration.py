@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.dicom.geometry import Matrix4, matrix4
 from ddfm_monai.dicom.headers import HeaderError, items, numbers, patient_key, required, text
 from ddfm_monai.dicom.subseries import Patient, SubSeries
+from ddfm_monai.rules import Identity
 
 __all__ = ["RegistrationObject", "registration_object", "second_to_base"]
 
@@ -25,6 +26,7 @@ class RegistrationObject:
         path: the file.
         sop_instance_uid: its SOP Instance UID.
         patient_key: as in :class:`~ddfm_monai.dicom.subseries.SeriesKey`.
+        who: whose it is.
         frame_of_reference_uid: the registered coordinate system, that all matrices lead into.
         by_frame: for each Frame of Reference UID, the matrix (LPS mm) from it to the registered system.
         by_instance: the same for each referenced SOP Instance UID.
@@ -33,6 +35,7 @@ class RegistrationObject:
     path: Path
     sop_instance_uid: str
     patient_key: str
+    who: Identity = field(repr=False)
     frame_of_reference_uid: str
     by_frame: dict[str, Matrix4]
     by_instance: dict[str, Matrix4]
@@ -70,6 +73,7 @@ def registration_object(ds: FileDataset, path: Path) -> RegistrationObject | Pro
             path=path,
             sop_instance_uid=required(ds, "SOPInstanceUID"),
             patient_key=patient_key(patient, text(ds, "StudyInstanceUID")),
+            who=patient.identity(text(ds, "StudyInstanceUID")),
             frame_of_reference_uid=required(ds, "FrameOfReferenceUID"),
             by_frame={frame: matrix for frame, matrix in by_frame.items() if frame not in contradictory},
             by_instance=by_instance,

@@ -6,13 +6,16 @@ A DICOM series may mix echoes, time points, orientations, sizes and stray locali
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.dicom.geometry import Grid, Vector3
+from ddfm_monai.rules import Identity, Origin
 
 __all__ = ["Kind", "Patient", "SeriesKey", "Slice", "SubSeries"]
 
@@ -59,6 +62,19 @@ class Patient:
     def has_usable_id(self) -> bool:
         """Whether the Patient ID tells patients apart."""
         return ANONYMOUS_ID.fullmatch(self.patient_id.strip()) is None
+
+    def identity(self, study_uid: str) -> Identity:
+        """The same in keys that can be compared but not read."""
+        return Identity(
+            patient=_key(self.patient_id) if self.has_usable_id else "",
+            issuer=_key(self.issuer),
+            name=_key(re.sub(r"[\W_]+", " ", self.name).strip().casefold()),
+            study=study_uid,
+        )
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12] if text.strip() else ""
 
 
 @dataclass(frozen=True)
@@ -133,6 +149,18 @@ class SubSeries:
     def kind(self) -> Kind:
         """The kind of source, as in `ddfm_monai.volumes`: ``"mr"``, ``"ct"``, ``"pet"`` or ``"spect"``."""
         return KINDS[self.modality]
+
+    @cached_property
+    def origin(self) -> Origin:
+        """What the rules of pairing want to know of it."""
+        return Origin(
+            who=self.patient.identity(self.key.study_uid),
+            kind=self.kind,
+            series=f"{self.key.series_uid} {self.key.subseries}",
+            frame=self.frame_of_reference_uid,
+            acquired=self.acquired,
+            identity_removed=self.identity_removed,
+        )
 
     @property
     def readable(self) -> bool:

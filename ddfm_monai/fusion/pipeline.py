@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 
+from ddfm_monai import rules
 from ddfm_monai._version import __version__
-from ddfm_monai.errors import UsageError
+from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.fusion.chains import Chains
 from ddfm_monai.method import DDFMInferer
 from ddfm_monai.priors import DEFAULT_PRIOR, Prior, load_prior
 from ddfm_monai.priors.precision import choose_precision
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.settings import FusionSettings, takes_settings
-from ddfm_monai.volume import in_space_of, spacing_of
+from ddfm_monai.volume import in_space_of, name_of, spacing_of
 from ddfm_monai.volumes import (
     Registration,
     Source,
@@ -36,7 +37,6 @@ from ddfm_monai.volumes.colour import with_luma
 
 __all__ = ["NOTICE", "FusionResult", "fuse_volumes"]
 
-_LITTLE_OVERLAP = 0.5
 _HEAD_LENGTH = 350.0  # mm; heads with necks are shorter
 _HEAD_AREA = 45_000.0  # mm2 of a slice; the largest heads have 33,000, narrow chests 60,000
 
@@ -99,6 +99,7 @@ def fuse_volumes(
     b = _read(second, "second", chosen, progress)
     if chosen.window is not None and "ct" not in (a.scaling.kind, b.scaling.kind):
         raise UsageError(f"window is {chosen.window!r}, but neither source is a CT (name it by --second-kind ct).")
+    remarks = _check_origins(a, b, chosen)
     registration = None
     if chosen.register == "rigid":
         progress(Progress("register", 0, 1))
@@ -106,19 +107,15 @@ def fuse_volumes(
         progress(Progress("register", 1, 1))
     transform = registration.matrix if registration else None
     overlap = overlap_fraction(a.volume, b.volume, transform)
+    remarks += _check_overlap(a, b, overlap, chosen)
     b = b.onto(a, transform)
     keeps_colour = chosen.colour or (is_picture(a.volume) and (a.is_colour or b.is_colour))
     coloured = colour_source(a, b) if keeps_colour else None
-    if keeps_colour and coloured is None:
-        raise UsageError(
-            "colour was asked for, but neither source has any: one must be RGB, or PET or SPECT (name it by "
-            "--second-kind)."
-        )
 
     inferer = _make_inferer(chosen)
     network = _place(prior, chosen)
     foreground, plan = plan_pair(a, b, network.stride)
-    warnings = [*_told(a, b), *_little_overlap(overlap), *_beyond_heads(foreground, plan.axis)]
+    warnings = [*_told(a, b), *remarks, *_beyond_heads(foreground, plan.axis)]
     chains = Chains(inferer, network, plan, chosen.samples, chosen.batch_size, progress)
     sampled = chains.fuse(a.grey, b.grey, foreground)
 
@@ -155,6 +152,31 @@ def fuse_volumes(
     )
 
 
+def _check_origins(a: Source, b: Source, chosen: FusionSettings) -> list[str]:
+    """Remarks about patient, coordinates, kinds and colour; raises what forbids the fusion."""
+    in_colour = a.is_colour or b.is_colour
+    for missing in rules.of_colour((a.scaling.kind, b.scaling.kind), "yes" if chosen.colour else "no", in_colour):
+        raise UsageError(missing.text(), missing.code)
+    named = chosen.second_kind != "auto"
+    return _remarks(rules.of_origins(a.origin, b.origin, chosen.register, two_of_a_kind=named), a, b)
+
+
+def _check_overlap(a: Source, b: Source, overlap: float, chosen: FusionSettings) -> list[str]:
+    """Remarks about the common part of two volumes; pictures have no place that could be compared."""
+    if is_picture(a.volume) or is_picture(b.volume):
+        return []
+    return _remarks(rules.of_overlap(overlap, chosen.register), a, b)
+
+
+def _remarks(findings: list[rules.Finding], a: Source, b: Source) -> list[str]:
+    """The findings as warnings, if none is an obstacle; obstacles become one error that names them all."""
+    obstacles = [finding for finding in findings if finding.obstacle]
+    if obstacles:
+        names = f"{name_of(a.volume)}, {name_of(b.volume)}"
+        raise InputError(f"{names}: {' '.join(finding.text() for finding in obstacles)}", obstacles[0].code)
+    return [f"{finding.code}: {finding.text()}" for finding in findings]
+
+
 # --- sources ---------------------------------------------------------------------------------------------------------
 
 
@@ -174,15 +196,6 @@ def _read(
 
 def _told(a: Source, b: Source) -> list[str]:
     return [f"{role}: {warning}" for role, source in (("reference", a), ("second", b)) for warning in source.warnings]
-
-
-def _little_overlap(overlap: float) -> list[str]:
-    if overlap >= _LITTLE_OVERLAP:
-        return []
-    return [
-        f"the two share only {overlap:.0%} of the smaller one's box. Check that both show the same part of one "
-        "patient, or register them (--register rigid)."
-    ]
 
 
 def _beyond_heads(foreground: MetaTensor, axis: int) -> list[str]:

@@ -8,12 +8,10 @@ from scipy import ndimage
 
 from ddfm_monai import space
 from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.rules import LEAST_OVERLAP
 from ddfm_monai.volume import affine_of, grid_of, is_picture, make_volume, name_of, space_meta
 
 __all__ = ["check_overlap", "overlap_fraction", "resample_to", "same_grid"]
-
-MINIMUM_OVERLAP = 0.1
-"""Two volumes whose boxes share less than this part of the smaller box are not of one body part."""
 
 _ORDERS = {"nearest": 0, "linear": 1}
 _SLAB_VOXELS = 1 << 22  # resampling works in slabs so that its index arithmetic stays small
@@ -32,9 +30,9 @@ def overlap_fraction(first: MetaTensor, second: MetaTensor, transform: np.ndarra
 def check_overlap(first: MetaTensor, second: MetaTensor, transform: np.ndarray | None = None) -> None:
     """Raise InputError (``E_NO_OVERLAP``) for volumes that share less than a tenth of the smaller one's box."""
     fraction = overlap_fraction(first, second, transform)
-    if fraction < MINIMUM_OVERLAP:
+    if fraction < LEAST_OVERLAP:
         raise InputError(
-            f"{name_of(second)} overlaps {name_of(first)} by {fraction:.0%} only; at least {MINIMUM_OVERLAP:.0%} is "
+            f"{name_of(second)} overlaps {name_of(first)} by {fraction:.0%} only; at least {LEAST_OVERLAP:.0%} is "
             "needed. Check that both show the same body part of one patient; if their scanners' coordinates differ, "
             "register them (--register rigid).",
             "E_NO_OVERLAP",

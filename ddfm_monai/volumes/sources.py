@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import sha256_of
+from ddfm_monai.rules import Origin, kind_of
 from ddfm_monai.volume import affine_of, check_volume, is_picture, place_is_unknown
 from ddfm_monai.volumes.colour import colour_map, to_luma
 from ddfm_monai.volumes.grids import resample_to, same_grid
@@ -46,6 +47,11 @@ class Source:
     @property
     def is_colour(self) -> bool:
         return self.volume.shape[0] == 3
+
+    @property
+    def origin(self) -> Origin | None:
+        """What its DICOM files say about where it comes from; None for a volume that is not from DICOM."""
+        return Origin.from_meta(self.volume.meta.get("origin"))
 
     @property
     def volume01(self) -> MetaTensor:
@@ -124,7 +130,7 @@ def read_source(
         volume = _in_memory(source, name)
     else:
         volume = read_volume(source, second=name == "second")
-    scaling = choose_scaling(volume, kind, window, name)
+    scaling = choose_scaling(volume, kind_of(Origin.from_meta(volume.meta.get("origin")), kind), window, name)
     luma = cast(MetaTensor, to_luma(volume)) if volume.shape[0] == 3 else volume
     return Source(volume, scaling.apply(luma), scaling, _digest(source, volume))
 

@@ -61,11 +61,11 @@ def test_one_frame_of_reference_makes_a_pair(second: str, tmp_path: Path) -> Non
     save_pair(tmp_path, second)
     result = pairs_of(tmp_path)
     (pair,) = result.pairs
-    assert (pair.relation, pair.base.kind, pair.second.modality) == ("for", "mr", second)
+    assert (pair.relation, pair.reference.kind, pair.second.modality) == ("for", "mr", second)
     assert pair.overlap is not None
     assert pair.overlap > 0.8
     assert (result.skipped, result.ambiguous) == ((), ())
-    np.testing.assert_array_equal(pair.second_to_base, np.eye(4))
+    np.testing.assert_array_equal(pair.second_to_reference, np.eye(4))
 
 
 def test_case_ids_are_stable_and_name_nobody(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_case_ids_are_stable_and_name_nobody(tmp_path: Path) -> None:
     (first,), (again,) = pairs_of(tmp_path).pairs, pairs_of(tmp_path).pairs
     assert first.case_id == again.case_id
     assert "P001" not in first.case_id
-    assert first.case_id.startswith(first.base.key.patient_key)
+    assert first.case_id.startswith(first.reference.key.patient_key)
 
 
 def test_mr_ct_and_pet_of_one_patient_make_two_pairs(tmp_path: Path) -> None:
@@ -89,20 +89,21 @@ def test_different_frames_of_reference_are_not_paired(tmp_path: Path) -> None:
 
 
 def test_registration_must_be_asked_for(tmp_path: Path) -> None:
-    (pair,) = pairs_of(make(tmp_path, mr(), ct(frame="other")), register=True).pairs
+    (pair,) = pairs_of(make(tmp_path, mr(), ct(frame="other")), register="rigid").pairs
     assert (pair.relation, pair.overlap) == ("register", None)
 
 
 def test_registration_across_studies_depends_on_the_days_between(tmp_path: Path) -> None:
     make(tmp_path, mr(), ct(frame="other", study="other", date="20240108"))
-    assert reasons(pairs_of(tmp_path, register=True)) == ["S_TOO_FAR_APART"]
-    assert len(pairs_of(tmp_path, register=True, max_days=3).pairs) == 1
-    assert len(pairs_of(tmp_path, register=True, max_days=2.9).pairs) == 0
+    assert reasons(pairs_of(tmp_path, register="rigid", max_days=0)) == ["S_TOO_FAR_APART"]
+    assert len(pairs_of(tmp_path, register="rigid").pairs) == 1, "30 days by default"
+    assert len(pairs_of(tmp_path, register="rigid", max_days=3).pairs) == 1
+    assert len(pairs_of(tmp_path, register="rigid", max_days=2.9).pairs) == 0
 
 
 def test_an_impossible_date_is_not_near(tmp_path: Path) -> None:
     make(tmp_path, mr(), ct(frame="other", study="other", date="20241399"))
-    assert reasons(pairs_of(tmp_path, register=True, max_days=1000)) == ["S_TOO_FAR_APART"]
+    assert reasons(pairs_of(tmp_path, register="rigid", max_days=1000)) == ["S_TOO_FAR_APART"]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -124,7 +125,7 @@ def test_a_registration_object_relates_two_frames(reverse: bool, by_images: bool
     ras = np.array([-12.0, 30.0, 44.0, 1.0])
     x, y, z, _ = matrix @ lps
     np.testing.assert_allclose(np.array(pair.reg_matrix) @ lps, [x, y, z, 1], atol=1e-6)
-    np.testing.assert_allclose(pair.second_to_base @ ras, [-x, -y, z, 1], atol=1e-6)
+    np.testing.assert_allclose(pair.second_to_reference @ ras, [-x, -y, z, 1], atol=1e-6)
 
 
 def _reference(image: Dataset) -> Dataset:
@@ -178,7 +179,7 @@ def test_a_registration_inside_one_frame_is_mentioned(tmp_path: Path) -> None:
 
 
 def test_a_closer_relation_goes_before_registration(tmp_path: Path) -> None:
-    result = pairs_of(make(tmp_path, mr(), ct(), ct(frame="other", series="second")), register=True)
+    result = pairs_of(make(tmp_path, mr(), ct(), ct(frame="other", series="second")), register="rigid")
     assert [pair.relation for pair in result.pairs] == ["for"]
     assert reasons(result) == ["S_CLOSER_RELATION"]
 
@@ -186,7 +187,10 @@ def test_a_closer_relation_goes_before_registration(tmp_path: Path) -> None:
 def test_volumes_that_hardly_overlap_are_skipped(tmp_path: Path) -> None:
     result = pairs_of(make(tmp_path, mr(), ct(centre=(3.0, -8.0, 60.0))))
     assert reasons(result) == ["S_LITTLE_OVERLAP"]
-    assert len(pairs_of(tmp_path, minimum_overlap=0.05).pairs) == 1
+    (pair,) = pairs_of(
+        make(tmp_path / "trusted", mr(), ct(centre=(3.0, -8.0, 60.0), frame="f")), register="trust"
+    ).pairs
+    assert [warning.code for warning in pair.warnings] == ["W_COORDINATES_TRUSTED", "W_LITTLE_OVERLAP"]
 
 
 # ------------------------------------------------------------------------------------------------ patients
@@ -233,7 +237,7 @@ def test_dicomdirtests_gives_no_pair_and_a_reason_for_each_series(untouched: Cal
     scan = scan_folder(folder)
     result = find_pairs(scan)
     assert (result.pairs, result.ambiguous) == ((), ())
-    assert {item.base.key for item in result.skipped} == {item.key for item in scan.subseries}
+    assert {item.reference.key for item in result.skipped} == {item.key for item in scan.subseries}
     assert {code: reasons(result).count(code) for code in reasons(result)} == {
         "E_HEADER": 1,  # TINY_ALPHA: 50 headers without Rows and pixels
         "E_MISSING_SLICES": 1,
@@ -290,7 +294,7 @@ def test_several_candidates_are_an_error_with_the_list(tmp_path: Path) -> None:
 
 def test_select_best_takes_the_t1(tmp_path: Path) -> None:
     result = pairs_of(two_mrs(tmp_path), select="best")
-    assert [pair.base.series_number for pair in result.pairs] == [3]
+    assert [pair.reference.series_number for pair in result.pairs] == [3]
     assert reasons(result) == ["S_NOT_CHOSEN"]
 
 
@@ -303,7 +307,7 @@ def test_select_best_prefers_three_d_then_slices_then_small_voxels(tmp_path: Pat
     short = mr(series="short", slices=10, extra={"SeriesNumber": 11})
     coarse = mr(series="coarse", pixel_spacing=(1.6, 1.3), extra={"SeriesNumber": 12})
     result = pairs_of(make(tmp_path, flat, short, coarse, mr(), ct()), select="best")
-    assert [pair.base.series_number for pair in result.pairs] == [3]
+    assert [pair.reference.series_number for pair in result.pairs] == [3]
 
 
 def test_equal_candidates_stay_ambiguous_even_for_best(tmp_path: Path) -> None:
@@ -376,18 +380,18 @@ def test_a_person_chooses_one_of_several_in_a_spreadsheet(tmp_path: Path) -> Non
 
     def choose(row: dict[str, str]) -> None:
         if not chosen:
-            chosen.append(row["base_series_uid"])
+            chosen.append(row["reference_series_uid"])
             row["status"] = "RUN"
 
     edit(path, choose)
     semicolons = path.read_text(encoding="utf-8").replace(",", ";")  # as a European spreadsheet saves it
     path.write_text("\ufeff" + semicolons, encoding="utf-8")
     (pair,) = read_manifest(path, scan)
-    assert pair.base.key.series_uid == chosen[0]
+    assert pair.reference.key.series_uid == chosen[0]
 
 
 def test_trust_and_register_come_from_the_manifest(tmp_path: Path) -> None:
-    scan = scan_folder(make(tmp_path / "in", mr(), ct(frame="other")))
+    scan = scan_folder(make(tmp_path / "in", mr(), series("PT", Layout(**{**vars(CT), "frame": "other"}))))
     path = tmp_path / "pairs.csv"
     write_manifest(find_pairs(scan), path)
     for relation in ("trust", "register"):
@@ -398,9 +402,9 @@ def test_trust_and_register_come_from_the_manifest(tmp_path: Path) -> None:
 
 
 BAD_EDITS: dict[str, tuple[dict[str, str], str]] = {
-    "unknown base": ({"base_series_uid": "1.2.3"}, "E_UNKNOWN_UID"),
+    "unknown base": ({"reference_series_uid": "1.2.3"}, "E_UNKNOWN_UID"),
     "unknown second": ({"second_series_uid": "1.2.3"}, "E_UNKNOWN_UID"),
-    "UID as a number": ({"base_series_uid": "1.2E+45"}, "E_UNKNOWN_UID"),
+    "UID as a number": ({"reference_series_uid": "1.2E+45"}, "E_UNKNOWN_UID"),
     "unknown sub-series": ({"second_subseries": "EchoTime=9"}, "E_UNKNOWN_UID"),
     "unknown registration": ({"relation": "reg", "reg_sop_uid": "1.2.3"}, "E_UNKNOWN_UID"),
     "no such relation": ({"relation": "guess"}, "E_MANIFEST"),
@@ -415,7 +419,7 @@ def test_a_wrong_manifest_stops_before_anything_is_fused(name: str, tmp_path: Pa
     changes, code = BAD_EDITS[name]
     scan = scan_folder(make(tmp_path / "in", mr(), ct(frame="other")))
     path = tmp_path / "pairs.csv"
-    write_manifest(find_pairs(scan, PairingOptions(register=True)), path)
+    write_manifest(find_pairs(scan, PairingOptions(register="rigid")), path)
     edit(path, lambda row: row.update(changes))
     with pytest.raises(UsageError, match=r"pairs.csv, row 1") as caught:
         read_manifest(path, scan)
@@ -427,7 +431,10 @@ def test_no_manifest_joins_two_patients(tmp_path: Path) -> None:
     row = dict.fromkeys(COLUMNS, "")
     ours, theirs = scan.subseries if scan.subseries[0].kind == "mr" else scan.subseries[::-1]
     row.update(
-        base_series_uid=ours.key.series_uid, second_series_uid=theirs.key.series_uid, relation="trust", status="run"
+        reference_series_uid=ours.key.series_uid,
+        second_series_uid=theirs.key.series_uid,
+        relation="trust",
+        status="run",
     )
     path = tmp_path / "pairs.json"
     path.write_text(json.dumps([row]))
@@ -441,7 +448,9 @@ def test_no_manifest_makes_a_broken_series_run(tmp_path: Path) -> None:
     scan = scan_folder(make(tmp_path / "in", mr(), broken))
     path = tmp_path / "pairs.json"
     uids = {item.kind: item.key.series_uid for item in scan.subseries}
-    path.write_text(json.dumps([{"base_series_uid": uids["mr"], "second_series_uid": uids["ct"], "status": "run"}]))
+    path.write_text(
+        json.dumps([{"reference_series_uid": uids["mr"], "second_series_uid": uids["ct"], "status": "run"}])
+    )
     with pytest.raises(UsageError) as caught:
         read_manifest(path, scan)
     assert caught.value.code == "E_MISSING_SLICES"

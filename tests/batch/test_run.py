@@ -108,7 +108,7 @@ def test_nobody_is_named(source: Path, settings: CaseSettings, tmp_path: Path, m
     real = case.derive
 
     def crash(base: object, second: object, pair: case.Pair, *rest: object) -> dict[str, object]:
-        if pair.base.patient.patient_id == "SECRET2":
+        if pair.reference.patient.patient_id == "SECRET2":
             raise RuntimeError(f"something about {NAME} in {source}")
         return real(base, second, pair, *rest)
 
@@ -316,7 +316,7 @@ def test_what_is_left_out_is_in_the_report(settings: CaseSettings, tmp_path: Pat
     assert report.exit_code() == ExitCode.ALL_FAILED
     rows = json.loads((tmp_path / "out/report.json").read_text())["cases"]
     assert {(row["status"], row["code"]) for row in rows} >= {("ambiguous", "S_AMBIGUOUS"), ("skipped", "S_NO_PARTNER")}
-    assert all(row["message"] and row["base_series_uid"] for row in rows)
+    assert all(row["message"] and row["reference_series_uid"] for row in rows)
 
 
 def test_a_damaged_series_counts_as_failed(source: Path, settings: CaseSettings, tmp_path: Path) -> None:

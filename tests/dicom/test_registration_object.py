@@ -76,7 +76,7 @@ def test_rotations_are_made_orthonormal(apart: Path, tmp_path: Path) -> None:
 
 def test_registered_case_writes_it_and_a_scan_uses_it(apart: Path, tmp_path: Path, tiny_prior_path: Path) -> None:
     """Register, write, put the object beside the sources: the next scan pairs them by it, at the same place."""
-    options = PairingOptions(register=True)
+    options = PairingOptions(register="rigid")
     (pair,) = find_pairs(scan_folder(apart), options).pairs
     assert pair.relation == "register"
     job = CaseJob(pair, CaseSettings(prior=str(tiny_prior_path), steps=2), tmp_path / "out", 301)
@@ -107,7 +107,7 @@ def test_a_known_registration_is_used_and_said(apart: Path, tmp_path: Path, tiny
     for index in range(12):
         result = dcmread(tmp_path / "out" / pair.case_id / f"grey/{index + 1:04d}.dcm")
         used = [item.ReferencedSOPInstanceUID for item in result.SourceImageSequence]
-        assert used == [pair.base.slices[index].sop_instance_uid, pair.second.slices[index].sop_instance_uid]
+        assert used == [pair.reference.slices[index].sop_instance_uid, pair.second.slices[index].sop_instance_uid]
 
 
 def test_a_wrong_relation_changes_the_result(apart: Path, tmp_path: Path, tiny_prior_path: Path) -> None:

@@ -42,7 +42,7 @@ def written(base: Made, tmp_path_factory: pytest.TempPathFactory, tiny_prior_pat
             float(v) + shift for v, shift in zip(ds.ImagePositionPatient, (7, -5, 4), strict=True)
         ]
     second.save(root / "in/pt")
-    (pair,) = find_pairs(scan_folder(root / "in"), PairingOptions(register=True, output_kind="both")).pairs
+    (pair,) = find_pairs(scan_folder(root / "in"), PairingOptions(register="rigid", output_kind="both")).pairs
     folders = {}
     for sop_class in ("mr", "sc"):
         settings = CaseSettings(prior=str(tiny_prior_path), steps=2, sop_class=sop_class)
