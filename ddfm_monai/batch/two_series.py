@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ddfm_monai.files import check_writable_target
 from ddfm_monai.priors import DEFAULT_PRIOR
 from ddfm_monai.progress import ProgressCallback, silent
 from ddfm_monai.rules import kind_of, of_colour
-from ddfm_monai.settings import FusionSettings
+from ddfm_monai.settings import FusionSettings, takes_settings
 
 __all__ = ["FolderResult", "fuse_folders"]
 
@@ -40,6 +40,7 @@ class FolderResult:
         return self.record["provenance"]
 
 
+@takes_settings
 def fuse_folders(
     reference: Path | str,
     second: Path | str,
@@ -49,6 +50,7 @@ def fuse_folders(
     settings: FusionSettings | None = None,
     overwrite: bool = False,
     progress: ProgressCallback = silent,
+    **changes: Any,
 ) -> FolderResult:
     """Fuse two DICOM series and write the derived series: ``grey/``, with ``colour`` also ``colour/``.
 
@@ -59,8 +61,10 @@ def fuse_folders(
         second: the same for the other source.
         output: the folder to make.
         prior: a known name, or a weight file.
-        settings: of the fusion.
+        settings: all settings at once; those that are named besides replace its own.
         overwrite: replace an earlier result there.
+        progress: called after every step.
+        {settings}
 
     Raises:
         UsageError: a folder is missing, the output exists or lies in an input, or a setting cannot be met.
@@ -72,7 +76,7 @@ def fuse_folders(
     check_writable_target(target, overwrite)
     for folder in (reference, second):
         check_folders(Path(folder), target)
-    chosen = settings or FusionSettings()
+    chosen = replace(settings or FusionSettings(), **changes)
     how = CaseSettings.of(chosen, prior)
     check_settings(how)
     one, other = read_folder_series(reference), read_folder_series(second)
