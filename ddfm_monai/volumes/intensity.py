@@ -91,7 +91,7 @@ class Scaling:
 
     def describe(self) -> dict[str, Any]:
         """A JSON-able account for the provenance file."""
-        return asdict(self)
+        return {**asdict(self), "doubts": list(self.doubts)}
 
 
 def guess_kind(volume: MetaTensor, path: str | Path | None = None) -> str:
