@@ -343,7 +343,8 @@ def load_network(
         UsageError: if the file is missing, has another hash, or does not fit the network.
     """
     digest = fill(network_def, *_packaged(Path(weights), sha256))
-    return Prior(network_def, name, digest).to(device).eval().requires_grad_(False)
+    fast = network_def.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Prior(fast, name, digest).to(device).eval().requires_grad_(False)
 
 
 def _packaged(weights: Path, sha256: str) -> tuple[Path, str]:

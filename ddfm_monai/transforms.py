@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.data.meta_obj import get_track_meta, set_track_meta
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
-from monai.utils import ensure_tuple
+from monai.utils import convert_to_tensor, ensure_tuple
 from monai.utils.enums import TransformBackends
 
 from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
-from ddfm_monai.priors import DEFAULT_PRIOR, Prior, load_prior
+from ddfm_monai.priors import DEFAULT_PRIOR, Prior, as_prior
 from ddfm_monai.settings import FusionSettings, takes_settings
 
 __all__ = ["DDFMFuse", "DDFMFuseD", "DDFMFuseDict", "DDFMFused"]
@@ -27,10 +30,12 @@ class DDFMFuse(Transform):
     """Fuse two volumes of one patient into one on the reference's grid, by DDFM.
 
     The volumes are channel-first MetaTensors ``(C, X, Y, Z)`` as ``LoadImage(ensure_channel_first=True)`` gives them,
-    on any two grids that overlap, in their own intensities. The prior is loaded on first use and kept.
+    on any two grids that overlap, in their own intensities. Arrays and plain tensors are taken as lying on one grid.
+    The prior is loaded on first use and kept.
 
     Args:
-        prior: a loaded prior, a known name (``"medical"``), or the path of a weight file.
+        prior: a loaded prior, a network of one's own (see :func:`~ddfm_monai.priors.prior_of`), a known name
+            (``"medical"``), or the path of a weight file.
         settings: all settings at once; those that are named besides replace its own.
         {settings}
 
@@ -46,7 +51,10 @@ class DDFMFuse(Transform):
     backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI's convention)
 
     def __init__(
-        self, prior: Prior | str | Path = DEFAULT_PRIOR, settings: FusionSettings | None = None, **changes: Any
+        self,
+        prior: torch.nn.Module | str | Path = DEFAULT_PRIOR,
+        settings: FusionSettings | None = None,
+        **changes: Any,
     ) -> None:
         self.prior = prior
         self.settings = replace(settings or FusionSettings(), **changes)
@@ -56,13 +64,15 @@ class DDFMFuse(Transform):
         """Without the loaded weights: a pickled transform says which prior it wants, and workers load it."""
         return {**self.__dict__, "_loaded": None}
 
-    def fuse(self, reference: torch.Tensor, second: torch.Tensor) -> FusionResult:
+    def fuse(self, reference: NdarrayOrTensor, second: NdarrayOrTensor) -> FusionResult:
         """Everything that the fusion gives: volume, provenance, uncertainty, registration."""
         if self._loaded is None:
-            self._loaded = self.prior if isinstance(self.prior, Prior) else load_prior(self.prior)
-        return fuse_volumes(reference, second, prior=self._loaded, settings=self.settings)  # type: ignore[arg-type]
+            self._loaded = as_prior(self.prior)
+        with _tracking():
+            volumes = [convert_to_tensor(source, track_meta=True) for source in (reference, second)]
+            return fuse_volumes(*volumes, prior=self._loaded, settings=self.settings)
 
-    def __call__(self, reference: torch.Tensor, second: torch.Tensor) -> MetaTensor:  # type: ignore[override]
+    def __call__(self, reference: NdarrayOrTensor, second: NdarrayOrTensor) -> torch.Tensor:  # type: ignore[override]
         """The fused volume, (1, X, Y, Z) float32 in [0, 1] or (3, X, Y, Z) RGB; the reference's affine and file name.
 
         ``meta["ddfm"]`` holds the provenance as JSON text.
@@ -75,7 +85,18 @@ class DDFMFuse(Transform):
         if isinstance(reference, MetaTensor) and "filename_or_obj" in reference.meta:
             fused.meta["filename_or_obj"] = reference.meta["filename_or_obj"]
         fused.meta["ddfm"] = json.dumps(result.provenance)  # text, so that batches of it collate
-        return fused
+        return convert_to_tensor(fused, track_meta=get_track_meta())
+
+
+@contextmanager
+def _tracking() -> Iterator[None]:
+    """Meta data are tracked inside, whatever MONAI's switch says: the way of the data needs affines."""
+    tracked = get_track_meta()
+    set_track_meta(True)
+    try:
+        yield
+    finally:
+        set_track_meta(tracked)
 
 
 @takes_settings
@@ -86,7 +107,8 @@ class DDFMFused(MapTransform):
         keys: exactly two: the reference, which gives grid and name, and the second volume.
         output_key: where the fused volume goes.
         allow_missing_keys: leave a dictionary alone that lacks one of the keys.
-        prior: a loaded prior, a known name (``"medical"``), or the path of a weight file.
+        prior: a loaded prior, a network of one's own (see :func:`~ddfm_monai.priors.prior_of`), a known name
+            (``"medical"``), or the path of a weight file.
         settings: all settings at once; those that are named besides replace its own.
         {settings}
 
@@ -107,7 +129,7 @@ class DDFMFused(MapTransform):
         keys: KeysCollection,
         output_key: str = "fused",
         allow_missing_keys: bool = False,
-        prior: Prior | str | Path = DEFAULT_PRIOR,
+        prior: torch.nn.Module | str | Path = DEFAULT_PRIOR,
         settings: FusionSettings | None = None,
         **changes: Any,
     ) -> None:

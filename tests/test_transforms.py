@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import CacheDataset, DataLoader, MetaTensor
+from monai.data import CacheDataset, DataLoader, MetaTensor, get_track_meta, set_track_meta
 from monai.transforms import Compose, LoadImaged, SaveImaged
 
 from ddfm_monai import DDFMFuse, DDFMFuseD, DDFMFused, DDFMFuseDict
@@ -59,3 +59,20 @@ def test_aliases_and_wrong_keys(tiny_prior):
         DDFMFused(("mri", "ct"), prior=tiny_prior)({"mri": torch.rand(1, 8, 8, 8)})
     data = {"mri": torch.rand(1, 8, 8, 8)}
     assert DDFMFused(("mri", "ct"), allow_missing_keys=True)(data).keys() == data.keys()
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_arrays_tensors_and_metatensors_give_the_same_with_and_without_tracking(tiny_prior, tracked):
+    a, b = (torch.rand(1, 40, 40, 2, generator=torch.Generator().manual_seed(s)) * 800 for s in (0, 1))
+    fuse = DDFMFuse(prior=tiny_prior, **SETTINGS)
+    expected = fuse(MetaTensor(a), MetaTensor(b)).as_tensor()
+    set_track_meta(tracked)
+    try:
+        results = [fuse(a, b), fuse(a.numpy(), b.numpy()), fuse(MetaTensor(a), MetaTensor(b))]
+        keyed = DDFMFused(("a", "b"), prior=tiny_prior, **SETTINGS)({"a": a.numpy(), "b": b})["fused"]
+        assert get_track_meta() is tracked
+    finally:
+        set_track_meta(True)
+    for result in (*results, keyed):
+        assert isinstance(result, MetaTensor) is tracked
+        assert torch.equal(torch.as_tensor(result), expected)

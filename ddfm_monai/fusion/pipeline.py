@@ -12,13 +12,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
+from torch import nn
 
 from ddfm_monai import rules
 from ddfm_monai._version import __version__
 from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.fusion.chains import Chains
 from ddfm_monai.method import DDFMInferer
-from ddfm_monai.priors import DEFAULT_PRIOR, Prior, load_prior
+from ddfm_monai.priors import DEFAULT_PRIOR, Prior, as_prior
 from ddfm_monai.priors.precision import choose_precision
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.settings import FusionSettings, takes_settings
@@ -72,7 +73,7 @@ def fuse_volumes(
     reference: MetaTensor | str | Path | Source,
     second: MetaTensor | str | Path | Source,
     *,
-    prior: Prior | str | Path = DEFAULT_PRIOR,
+    prior: nn.Module | str | Path = DEFAULT_PRIOR,
     settings: FusionSettings | None = None,
     progress: ProgressCallback = silent,
     **changes: Any,
@@ -83,7 +84,8 @@ def fuse_volumes(
         reference: (C, X, Y, Z) volume with its affine in RAS mm, or a path; usually the MRI. C is 1, or 3 for colour.
             One that :func:`~ddfm_monai.volumes.read_source` has read already keeps the kind and window of then.
         second: the other volume, on any grid that overlaps; CT, PET, SPECT, another MRI, or a picture.
-        prior: a loaded prior (is not changed), a known name, or a weight file.
+        prior: a loaded prior or a network of one's own (:func:`~ddfm_monai.priors.prior_of`), which both stay as they
+            are; a known name; or a weight file.
         settings: all settings at once; those that are named besides replace its own.
         progress: called after every step; raising :class:`~ddfm_monai.errors.Cancelled` in it stops the fusion.
         {settings}
@@ -224,11 +226,11 @@ def _make_inferer(chosen: FusionSettings) -> DDFMInferer:
         raise UsageError(str(error)) from None
 
 
-def _place(prior: Prior | str | Path, chosen: FusionSettings) -> Prior:
+def _place(prior: nn.Module | str | Path, chosen: FusionSettings) -> Prior:
     """The prior on the chosen device and in the chosen arithmetic."""
     try:
         device = torch.device(chosen.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        loaded = prior if isinstance(prior, Prior) else load_prior(prior)
+        loaded = as_prior(prior)
         return loaded.on(device, choose_precision(chosen.precision, device))
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
         reason = str(error).strip().splitlines()[0]

@@ -1,5 +1,6 @@
 """DDFM itself: tensors in, tensors out. Knows nothing of files, volumes or patients."""
 
+from ddfm_monai.method.foreign import on_linear_schedule
 from ddfm_monai.method.inferer import DDFMInferer, Step, noise_field
 from ddfm_monai.method.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
 from ddfm_monai.method.schedule import RespacedDDIM, kept_timesteps
@@ -13,4 +14,5 @@ __all__ = [
     "kept_timesteps",
     "make_likelihood",
     "noise_field",
+    "on_linear_schedule",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddfm_monai.method.algorithm import sample
+from ddfm_monai.method.foreign import check_scheduler, on_linear_schedule
 from ddfm_monai.method.likelihoods import Likelihood, State, make_likelihood
 from ddfm_monai.method.luma import FULL_RANGE_LUMA
 from ddfm_monai.method.schedule import RespacedDDIM
@@ -69,12 +70,15 @@ class DDFMInferer(Inferer):
             quirks), or a :class:`~ddfm_monai.method.likelihoods.Likelihood`.
         seed: seed of the start noise.
         start_timestep: noisiest timestep, 0..999; by default the likelihood's own.
+        scheduler: MONAI's scheduler that the network was trained with, where that is not the linear schedule (1000
+            steps, beta 1e-4 to 2e-2) with noise prediction that is assumed otherwise: see
+            :func:`~ddfm_monai.method.foreign.on_linear_schedule`.
         draw: the M-step draws f from its conditional distribution instead of taking the mean: for several chains, whose
             spread then is the model's uncertainty. The draw is one smooth field per chain, made from the start noise.
         settings: further settings of a likelihood given by name, for example ``psi=0.5, eta=0.001``.
 
     Raises:
-        ValueError: for an unknown likelihood or impossible step counts.
+        ValueError: for an unknown likelihood, impossible step counts, or a scheduler that cannot be followed.
         TypeError: for a setting that the likelihood does not have.
     """
 
@@ -85,6 +89,7 @@ class DDFMInferer(Inferer):
         seed: int = 3407,
         start_timestep: int | None = None,
         draw: bool = False,
+        scheduler: Any = None,
         **settings: Any,
     ) -> None:
         if isinstance(likelihood, str):
@@ -94,6 +99,9 @@ class DDFMInferer(Inferer):
         self.likelihood = likelihood
         self.seed = seed
         self.draw = draw
+        self.network_scheduler = scheduler
+        if scheduler is not None:
+            check_scheduler(scheduler)  # refused now rather than at the first slice
         start = likelihood.start_timestep if start_timestep is None else start_timestep
         steps = likelihood.default_steps if num_inference_steps is None else num_inference_steps
         self.scheduler = RespacedDDIM(steps, start)
@@ -134,6 +142,8 @@ class DDFMInferer(Inferer):
             ValueError: if inputs are not (B, 2, H, W), or hold NaN or values outside [-1, 1].
         """
         inputs = _checked(inputs)
+        if self.network_scheduler is not None:
+            network = on_linear_schedule(network, self.network_scheduler)
         channels = getattr(network, "in_channels", 1)
         noise = self._noise(noise, inputs, channels)
         state = self.likelihood.prepare(inputs[:, :1], inputs[:, 1:], partial(tweedie, network))

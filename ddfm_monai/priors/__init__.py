@@ -2,10 +2,11 @@
 
 from ddfm_monai.priors.adm_unet import ADMUNet
 from ddfm_monai.priors.expert_unet import ExpertUNet
+from ddfm_monai.priors.prior import Prior, prior_of
 from ddfm_monai.priors.registry import (
     DEFAULT_PRIOR,
-    Prior,
     PriorCard,
+    as_prior,
     download_prior,
     find_prior,
     known_priors,
@@ -20,8 +21,10 @@ __all__ = [
     "Prior",
     "PriorCard",
     "SliceUNet",
+    "as_prior",
     "download_prior",
     "find_prior",
     "known_priors",
     "load_prior",
+    "prior_of",
 ]

@@ -7,7 +7,6 @@ whose SHA-256 differs from the recorded one is refused.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import urllib.request
@@ -18,21 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_path, sha256_of
-from ddfm_monai.method.schedule import NUM_TRAIN_TIMESTEPS
 from ddfm_monai.priors.adm_unet import ADMUNet
 from ddfm_monai.priors.expert_unet import ExpertUNet
+from ddfm_monai.priors.prior import Prior, prior_of, ready
 from ddfm_monai.priors.slice_unet import SliceUNet
 from ddfm_monai.priors.weights_file import fill
 
 __all__ = [
     "ARCHITECTURES",
     "DEFAULT_PRIOR",
-    "Prior",
     "PriorCard",
+    "as_prior",
     "download_prior",
     "find_prior",
     "known_priors",
@@ -77,58 +76,6 @@ class PriorCard:
     sha256: str = ""
     url: str = ""
     about: dict[str, Any] = field(default_factory=dict)
-
-
-class Prior(nn.Module):
-    """An unconditional noise-prediction network with its provenance.
-
-    Attributes:
-        name: how it was asked for.
-        sha256: hash of the weight file, 64 hex digits.
-        in_channels: 1 (grey) or 3.
-        stride: heights and widths must be multiples of this.
-        precision: arithmetic of the network; its result is float32 all the same.
-        num_train_timesteps: 1000, on the linear schedule (beta 1e-4 to 2e-2).
-    """
-
-    num_train_timesteps = NUM_TRAIN_TIMESTEPS
-
-    def __init__(self, network: nn.Module, name: str, sha256: str) -> None:
-        super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.precision = torch.float32
-        self.name = name
-        self.sha256 = sha256
-        self.in_channels = int(network.in_channels)  # type: ignore[arg-type]
-        self.stride = int(network.stride)  # type: ignore[arg-type]
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.network.parameters()).device
-
-    def on(self, device: torch.device, precision: torch.dtype) -> Prior:
-        """The same prior on a device and in an arithmetic. This one stays as it is; weights that are there are shared.
-
-        Raises:
-            RuntimeError: torch has no such device.
-        """
-        other = copy.copy(self)
-        other.precision = precision
-        if device != self.device:
-            other._modules = {"network": copy.deepcopy(self.network).to(device)}
-        return other
-
-    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        """Predicted noise, (B, in_channels, H, W) float32, for x of that shape and timesteps (B,) in 0..999.
-
-        On the CPU one slice is evaluated at a time: that is quicker there (a slice stays in the cache), and makes a
-        slice's result the same to the last bit in every batch.
-        """
-        if x.device.type == "cpu" and len(x) > 1:
-            return torch.cat([self(x[i : i + 1], timesteps[i : i + 1]) for i in range(len(x))])
-        reduced = self.precision != torch.float32
-        with torch.autocast(x.device.type, dtype=self.precision, enabled=reduced):
-            return self.network(x, timesteps)[:, : self.in_channels].float()
 
 
 def known_priors() -> dict[str, PriorCard]:
@@ -203,8 +150,14 @@ def load_prior(name_or_path: str | Path, device: str | torch.device | None = Non
         )
     network = _build(card)
     digest = fill(network, card.path, card.sha256)
-    prior = Prior(network, card.name if card.name in known_priors() else card.path.stem, digest)
-    return prior.to(device or "cpu").eval().requires_grad_(False)
+    return ready(network, card.name if card.name in known_priors() else card.path.stem, digest).to(device or "cpu")
+
+
+def as_prior(prior: nn.Module | str | Path) -> Prior:
+    """A prior as it is, a network by :func:`prior_of`, a name or a path by :func:`load_prior`."""
+    if isinstance(prior, Prior):
+        return prior
+    return prior_of(prior) if isinstance(prior, nn.Module) else load_prior(prior)
 
 
 def download_prior(name: str, report: Callable[[int, int], None] = lambda done, total: None) -> Path:
