@@ -32,7 +32,7 @@ class Surround(Enum):
     FLOOR = "floor"  # below all else, but for the undershoot of an interpolation: a masked or clipped background
     PADDING = "padding"  # negative, below values that are not: a mark for "not measured"
     MIDDLE = "middle"  # values on both sides: a background of 0 in a z-scored volume
-    ABOVE = "above"  # far above all else: padding of unsigned data
+    ABOVE = "above"  # above all else: padding of unsigned data
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def find_surround(volume: MetaTensor, sample: np.ndarray) -> Fill | None:
         return None
     low, least, most, high = np.percentile(rest, [0.1, 2, 98, 99.9])
     below = float((rest < value).mean())
-    if value > high and value - high > 0.5 * (most - least) > 0:
+    if value > high and most > least:
         return Fill(value, Surround.ABOVE, rest)
     if below > _UNDERSHOOT and value < high:
         return Fill(value, Surround.MIDDLE, rest)

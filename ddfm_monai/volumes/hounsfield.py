@@ -85,7 +85,8 @@ def measure(values: np.ndarray) -> Hounsfield | None:
     known = [(mass, found) for mass, found in pairs if found.known]  # padding at -2000 and air look like a pair too
     if pairs:
         return max(known or pairs, key=lambda pair: pair[0])[1]
-    return _without_air(share, peak)
+    surround = share(start, start)  # a constant where a mask or a clip put it
+    return _without_air(share, peak, 1 - surround if surround > 0.05 else 1.0)
 
 
 def _highest_peaks(density: np.ndarray, start: float) -> list[float]:
@@ -114,13 +115,15 @@ def _cost(air: float, soft: float, offset: float) -> float | None:
     return None
 
 
-def _without_air(share: Callable[[float, float], float], peak: Callable[[float, float], float]) -> Hounsfield | None:
-    """A part of a body without air in view: soft tissue, and some bone."""
+def _without_air(
+    share: Callable[[float, float], float], peak: Callable[[float, float], float], shown: float
+) -> Hounsfield | None:
+    """A part of a body without air in view: soft tissue, and some bone, in the part of the volume that shows any."""
     for offset in _OFFSETS:
         soft = peak(offset + 5, offset + 75)
-        narrow, wide = share(soft - 15, soft + 15), share(soft - 60, soft + 60)
-        body = share(offset - 300, offset + 4000)
-        bone = share(offset + 200, offset + 4000)
-        if offset + 8 < soft < offset + 72 and narrow > 0.2 and wide > 0.4 and body > 0.95 and bone > 0.001:
+        narrow, wide = share(soft - 15, soft + 15) / shown, share(soft - 60, soft + 60) / shown
+        body = share(offset + 1, offset + 4000) / shown
+        bone = share(offset + 200, offset + 4000) / shown
+        if offset + 8 < soft < offset + 72 and narrow > 0.2 and wide > 0.35 and body > 0.7 and bone > 0.001:
             return Hounsfield(offset, None, soft)
     return None

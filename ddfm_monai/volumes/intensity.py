@@ -47,6 +47,7 @@ blood and brain, the bone window 2. Outside the head ``"soft"`` is the better ch
 
 _AIR_HU = -500.0  # a CT with values below this shows air
 _BONE_HU = 200.0  # a CT in HU with values above this shows bone
+_AIR_SHARE = 0.05  # of the brightest tissue: what is brighter is no noise of the air
 _EIGHTH_BIT = 128.0  # pictures of 8 bits use it
 _SPECK_PIXELS = 12
 _INVISIBLE = 0.5 / 255  # less than half a grey level is background
@@ -155,13 +156,9 @@ def _scaling(volume: MetaTensor, kind: str, limits: tuple[float, float] | None, 
     fill = find_surround(volume, sample)
     make = _emission_scaling if kind in ("pet", "spect") else _mr_scaling
     scaling = make(volume, kind, sample, fill)
-    if fill is not None and (
-        fill.surround is Surround.ABOVE or (fill.surround is Surround.MIDDLE and make is _mr_scaling)
-    ):
-        return replace(
-            scaling, background=fill.value, source=f"{scaling.source}; {fill.value:g} around it is background"
-        )
-    return scaling
+    if fill is None or fill.surround not in (Surround.ABOVE, Surround.MIDDLE) or fill.value <= scaling.low:
+        return scaling
+    return replace(scaling, background=fill.value, source=f"{scaling.source}; {fill.value:g} around it is background")
 
 
 def foreground_mask(scaled: MetaTensor, air: float = 0.0, axis: int = 2) -> MetaTensor:
@@ -251,6 +248,9 @@ def _mr_scaling(volume: MetaTensor, kind: str, sample: np.ndarray, fill: Fill | 
         air = None
     else:
         air = find_air(volume, values)
+        marked = fill is not None and fill.surround is Surround.PADDING
+        if marked and air is not None and air.middle > _AIR_SHARE * float(np.percentile(values, 98)):
+            air = None  # the darkest tissue of a masked head
     high = float(np.percentile(_foreground(values), 99.5))
     if air is not None:
         low, source = air.middle, "median of the air to 99.5th percentile of the foreground"
@@ -264,7 +264,7 @@ def _mr_scaling(volume: MetaTensor, kind: str, sample: np.ndarray, fill: Fill | 
 
 
 def _emission_scaling(volume: MetaTensor, kind: str, sample: np.ndarray, fill: Fill | None) -> Scaling:
-    marked = fill is not None and fill.surround in (Surround.PADDING, Surround.ABOVE)
+    marked = fill is not None and fill.surround is not Surround.FLOOR and fill.value != 0
     values = fill.rest if fill is not None and marked else sample
     air = find_air(volume, values)
     top = float(np.percentile(values, 98))

@@ -70,18 +70,19 @@ def _quiet() -> Iterator[None]:
 def _meta(path: Path, image: sitk.Image) -> dict[str, Any]:
     """What the header says of the kind, and whether it gives the volume a place in a patient's space."""
     keys = {key.lower(): image.GetMetaData(key) for key in image.GetMetaDataKeys()}
-    modality = next((keys[key] for key in ("modality", "dicom.modality", "nrrd_modality") if key in keys), None)
     if path.suffix.lower() in (".nrrd", ".nhdr"):
-        placed = "nrrd_space" in keys
-    else:
-        keys_of_place = rb"(?mi)^(TransformMatrix|Rotation|Orientation|Offset|Origin|Position)\s*="
-        placed = re.search(keys_of_place, _head(path)) is not None
+        modality, placed = keys.get("modality") or keys.get("dicom.modality"), "nrrd_space" in keys
+    else:  # of these keys ITK passes none on
+        head = _head(path)
+        said = re.search(r"(?mi)^Modality\s*=\s*(\S+)", head)
+        modality = said[1] if said else None
+        placed = re.search(r"(?mi)^(TransformMatrix|Rotation|Orientation|Offset|Origin|Position)\s*=", head) is not None
     return {**({"modality": modality} if modality else {}), **({} if placed else {"place_unknown": True})}
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path) -> str:
     with path.open("rb") as file:
-        return file.read(8192).partition(b"ElementDataFile")[0]
+        return file.read(8192).partition(b"ElementDataFile")[0].decode("latin-1")
 
 
 def _affine_from_itk(image: sitk.Image) -> np.ndarray:
