@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ddfm_monai.method.schedule import alphas_cumprod
 from ddfm_monai.priors import Prior, load_prior
 from ddfm_monai.priors.precision import choose_precision
-from ddfm_monai.training import NoisePredictionError, Slices, read_slices
+from ddfm_monai.training import NoisePredictionError, NoisyCases, Slices, read_slices
 
 LEVELS = (10, 25, 50)  # standard deviation of the added noise, grey levels of 255
 MODALITIES = ("mr", "ct", "pet", "spect")
@@ -211,7 +211,7 @@ def main() -> None:
             args.cache.write_text(json.dumps({k: v for k, v in cache.items() if not k.startswith("prior")}))
     if args.only in (None, "error"):
         report["noise prediction error"] = NoisePredictionError(
-            prior, val, args.slices // 3, prior.stride, prior.device
+            prior, NoisyCases(val, args.slices // 3, prior.stride), prior.device
         )()
         print("\n| noise-prediction error | |\n| --- | --- |")
         print("\n".join(f"| {name} | {value:.5f} |" for name, value in report["noise prediction error"].items()))

@@ -11,7 +11,14 @@ from ddfm_monai.training.handlers import (
     GradientClipping,
     LearningRate,
 )
-from ddfm_monai.training.objective import NoisePredictionError, NoisePrepareBatch, VelocityInferer
+from ddfm_monai.training.objective import (
+    NoisePredictionError,
+    NoisePrepareBatch,
+    NoisyCases,
+    VelocityInferer,
+    prepare_noisy,
+)
+from ddfm_monai.training.sampling import PriorSampler, WriteSlicesd
 
 __all__ = [
     "Checkpoints",
@@ -22,13 +29,17 @@ __all__ = [
     "LearningRate",
     "NoisePredictionError",
     "NoisePrepareBatch",
+    "NoisyCases",
+    "PriorSampler",
     "ResumableSampler",
     "SliceBatches",
     "Slices",
     "VelocityInferer",
+    "WriteSlicesd",
     "bf16_pays",
     "export_prior",
     "load_weights",
+    "prepare_noisy",
     "read_slices",
     "to_network",
     "write_report",

@@ -93,7 +93,7 @@ class SliceBatches(Dataset):
     """Batch ``i`` of the training, a function of ``(seed, i)`` alone, so that a resumed training goes on exactly.
 
     Args:
-        slices: what :func:`read_slices` returned.
+        data: slices, what :func:`read_slices` returned.
         iterations: the number of batches in the whole training.
         views: the kinds of batches. Each has ``size`` (side of the square crops, pixels), ``batch`` (crops per batch),
             ``timesteps`` and ``power`` (timesteps are ``low + (high - low) u^power``, u uniform in [0, 1): a power
@@ -108,17 +108,17 @@ class SliceBatches(Dataset):
 
     def __init__(
         self,
-        slices: Slices,
+        data: Slices,
         iterations: int,
         views: Sequence[Mapping[str, Any]],
         shares: Mapping[str, float],
         seed: int = 3407,
     ) -> None:
-        self.slices = {m: found for m, found in slices.items() if shares.get(m, 0) > 0 and found}
-        if not self.slices:
-            raise UsageError(f"None of the modalities {sorted(slices)} has a share in {dict(shares)}.", "E_NO_DATA")
+        self.data = {m: found for m, found in data.items() if shares.get(m, 0) > 0 and found}
+        if not self.data:
+            raise UsageError(f"None of the modalities {sorted(data)} has a share in {dict(shares)}.", "E_NO_DATA")
         self.iterations, self.views, self.seed = iterations, views, seed
-        self.modalities = sorted(self.slices)
+        self.modalities = sorted(self.data)
         weights = np.array([shares[m] for m in self.modalities], dtype=float)
         self.probabilities = weights / weights.sum()
 
@@ -142,7 +142,7 @@ class SliceBatches(Dataset):
 
     def _crop(self, view: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
         modality = self.modalities[int(rng.choice(len(self.modalities), p=self.probabilities))]
-        stock = self.slices[modality]
+        stock = self.data[modality]
         pixels = stock[int(rng.integers(len(stock)))]
         crop = _cut(pixels, _crop_centre(pixels, view["size"], rng), view["size"], rng)
         if rng.random() < 0.5 and not view["upright"]:

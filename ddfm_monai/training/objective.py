@@ -16,11 +16,12 @@ import torch
 from monai.engines.utils import DiffusionPrepareBatch
 from monai.inferers import Inferer
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from ddfm_monai.method.schedule import NUM_TRAIN_TIMESTEPS, alphas_cumprod
 from ddfm_monai.training.data import Slices, to_network
 
-__all__ = ["NoisePredictionError", "NoisePrepareBatch", "VelocityInferer"]
+__all__ = ["NoisePredictionError", "NoisePrepareBatch", "NoisyCases", "VelocityInferer", "prepare_noisy"]
 
 
 class NoisePrepareBatch(DiffusionPrepareBatch):
@@ -67,55 +68,89 @@ class VelocityInferer(Inferer):
         return (predicted.float() - (1 - abar).sqrt() * noisy) / abar.sqrt()
 
 
+class NoisyCases(Dataset):
+    """Validation slices with noise of every tenth of the noise levels; the noise is fixed by the seed.
+
+    Args:
+        data: slices, what :func:`read_slices` returned for the validation folder.
+        per_modality: slices taken from each modality, evenly spaced.
+        stride: slices are padded with background to multiples of this.
+        num_train_timesteps: of the schedule.
+        seed: of the noise.
+
+    Items are ``{"image": noisy slice, "noise", "timesteps", "modality", "tenth"}``: (1, H, W) float32 twice, int64 (),
+    text, and 0 to 9.
+    """
+
+    def __init__(
+        self,
+        data: Slices,
+        per_modality: int = 3,
+        stride: int = 16,
+        num_train_timesteps: int = NUM_TRAIN_TIMESTEPS,
+        seed: int = 3407,
+    ) -> None:
+        chosen = [(m, pixels) for m, found in sorted(data.items()) for pixels in _evenly(found, per_modality)]
+        self.images = [to_network(pixels, stride)[0] for _, pixels in chosen]
+        self.data = [(number, m, tenth) for number, (m, _) in enumerate(chosen) for tenth in range(10)]
+        generator = torch.Generator().manual_seed(seed)
+        self.noise = [torch.randn((10, *image.shape), generator=generator) for image in self.images]
+        self.timesteps = torch.arange(10) * (num_train_timesteps // 10) + num_train_timesteps // 20
+        self.abar = alphas_cumprod(num_train_timesteps).float()[self.timesteps]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number, modality, tenth = self.data[index]
+        noise, a = self.noise[number][tenth], self.abar[tenth]
+        noisy = a.sqrt() * self.images[number] + (1 - a).sqrt() * noise
+        return {
+            "image": noisy,
+            "noise": noise,
+            "timesteps": self.timesteps[tenth],
+            "modality": modality,
+            "tenth": tenth,
+        }
+
+
+def prepare_noisy(
+    batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[Tensor, Tensor, tuple, dict]:
+    """A batch of :class:`NoisyCases` for MONAI's evaluator: the noise is the label, the timesteps go to the network."""
+    image, noise, timesteps = (
+        batch[key].to(device, non_blocking=non_blocking) for key in ("image", "noise", "timesteps")
+    )
+    return image, noise, (timesteps,), {}
+
+
 class NoisePredictionError:
     """Mean squared error of the predicted noise on whole slices, by tenth of the noise levels and by modality.
 
     Args:
         network: predicts noise; evaluated as it is when called.
-        slices: what :func:`read_slices` returned for the validation folder.
-        per_modality: slices taken from each modality, evenly spaced.
-        stride: slices are padded with background to multiples of this.
+        cases: noisy slices.
         device: where to compute.
 
-    Calling it returns ``{"mean": ..., "t000": ..., ..., "t900": ..., "ct": ..., ...}``. Noise is fixed by the seed.
+    Calling it returns ``{"mean": ..., "t000": ..., ..., "t900": ..., "ct": ..., ...}``.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        slices: Slices,
-        per_modality: int = 3,
-        stride: int = 16,
-        device: str | torch.device = "cpu",
-        num_train_timesteps: int = NUM_TRAIN_TIMESTEPS,
-        seed: int = 3407,
-    ) -> None:
-        self.network, self.stride, self.device, self.seed = network, stride, torch.device(device), seed
-        self.steps = num_train_timesteps
-        self.slices = {m: _evenly(found, per_modality) for m, found in sorted(slices.items())}
+    def __init__(self, network: nn.Module, cases: NoisyCases, device: str | torch.device = "cpu") -> None:
+        self.network, self.cases, self.device = network, cases, torch.device(device)
 
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
-        abar = alphas_cumprod(self.steps).float()
-        timesteps = torch.arange(10) * (self.steps // 10) + self.steps // 20
-        generator = torch.Generator().manual_seed(self.seed)
-        errors: dict[str, list[Tensor]] = {}
-        for modality, found in self.slices.items():
-            for pixels in found:
-                image = to_network(pixels, self.stride)
-                noise = torch.randn((len(timesteps), *image.shape[1:]), generator=generator)
-                a = abar[timesteps][:, None, None, None]
-                noisy = a.sqrt() * image + (1 - a).sqrt() * noise
-                predicted = torch.cat([self._predict(n, t) for n, t in zip(noisy, timesteps, strict=True)])
-                errors.setdefault(modality, []).append((predicted - noise).square().mean((1, 2, 3)))
-        each = torch.stack([e for found in errors.values() for e in found])
-        by_time = {f"t{decade}00": float(error) for decade, error in enumerate(each.mean(0))}
-        by_modality = {m: float(torch.stack(found).mean()) for m, found in errors.items()}
-        return {"mean": float(each.mean()), **by_time, **by_modality}
+        errors: dict[str, list[float]] = {"mean": [], **{f"t{tenth}00": [] for tenth in range(10)}}
+        for case in (self.cases[i] for i in range(len(self.cases))):
+            error = float((self._predict(case) - case["noise"]).square().mean())
+            for group in ("mean", f"t{case['tenth']}00", case["modality"]):
+                errors.setdefault(group, []).append(error)
+        return {group: float(np.mean(found)) for group, found in errors.items()}
 
-    def _predict(self, noisy: Tensor, timestep: Tensor) -> Tensor:
-        predicted: Tensor = self.network(noisy[None].to(self.device), timestep[None].to(self.device))
-        return predicted.float().cpu()
+    def _predict(self, case: dict[str, Any]) -> Tensor:
+        image, timestep = (case[key][None].to(self.device) for key in ("image", "timesteps"))
+        predicted: Tensor = self.network(image, timestep)
+        return predicted[0].float().cpu()
 
 
 def _evenly(found: list[np.ndarray], count: int) -> list[np.ndarray]:

@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 import torch
 from jsonschema import Draft201909Validator
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigWorkflow, load
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.constants import ExtraItems
+from monai.fl.utils.exchange_object import ExchangeObject
+from PIL import Image
 from safetensors.torch import load_file
 
 from ddfm_monai.errors import DDFMError
@@ -54,8 +58,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def workflow(config: str, **settings: Any) -> ConfigWorkflow:
-    made = ConfigWorkflow(str(BUNDLE / "configs" / config), workflow_type="train", logging_file=False, **settings)
+def workflow(config: str, kind: str = "train", **settings: Any) -> ConfigWorkflow:
+    made = ConfigWorkflow(str(BUNDLE / "configs" / config), workflow_type=kind, logging_file=False, **settings)
     made.initialize()
     return made
 
@@ -94,10 +98,11 @@ def test_a_resumed_training_goes_on_exactly(data: Path, tmp_path: Path) -> None:
 
 
 def test_all_configs_describe_one_network() -> None:
-    train_config, evaluate_config = (
-        json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in ("train", "evaluate")
-    )
-    assert train_config["network_def"] == evaluate_config["network_def"]
+    networks = [
+        json.loads((BUNDLE / "configs" / f"{name}.json").read_text())["network_def"]
+        for name in ("train", "evaluate", "inference")
+    ]
+    assert networks[0] == networks[1] == networks[2]
 
 
 def test_evaluate_reports_the_error_of_the_trained_weights(data: Path, tmp_path: Path) -> None:
@@ -125,7 +130,7 @@ def test_what_cannot_be_trained_is_refused_before_it_begins(
 ) -> None:
     settings = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "iterations": 10, **TINY, **settings}
     with pytest.raises(Exception, match="Failed to") as caught:  # MONAI's own error around ours
-        workflow("train.json", **settings)
+        workflow("train.json", **settings).run()
     assert message in str(_reason(caught.value))
     assert not (tmp_path / "out").exists()
 
@@ -169,3 +174,60 @@ def test_the_bundle_has_every_property_of_a_training(data: Path, tmp_path: Path)
     made = workflow("train.json", dataset_dir=str(data), output_dir=str(tmp_path), **settings)
     assert not made.check_properties()
     assert made.trainer.state.max_epochs == 1
+
+
+@pytest.fixture
+def trained(data: Path, tmp_path: Path) -> dict[str, Any]:
+    """Settings that make evaluation and sampling small: a tiny network with weights of a short training."""
+    train(data, tmp_path / "runs", 10)
+    network = {name: value for name, value in TINY.items() if name.startswith("network_def")}
+    return {"weights": str(tmp_path / "runs" / "prior.safetensors"), **network}
+
+
+def test_evaluation_has_every_property_and_its_evaluator_measures_the_same(
+    data: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    settings = {"dataset_dir": str(data), "output_dir": str(tmp_path), "slices_per_modality": 1, **trained}
+    made = workflow("evaluate.json", "infer", **settings)
+    assert not made.check_properties()
+    made.evaluator.run()
+    measured = made.parser.get_parsed_content("error")()["mean"]
+    assert made.evaluator.state.metrics["noise_prediction_error"] == pytest.approx(measured, rel=1e-4)
+
+
+def test_inference_writes_samples_that_depend_on_their_seed(tmp_path: Path, trained: dict[str, Any]) -> None:
+    where = {"output_dir": str(tmp_path / "out"), "size": 32, "steps": 3, "samples": 2, "seed": 5}
+    made = workflow("inference.json", "infer", **where, **trained)
+    assert not made.check_properties()
+    made.run()
+    first, second = (np.asarray(Image.open(tmp_path / "out" / f"sample_{seed}.png")) for seed in (5, 6))
+    assert first.shape == (32, 32) and first.std() > 0 and (first != second).any()
+    workflow(
+        "inference.json", "infer", **{**where, "samples": 1, "output_dir": str(tmp_path / "again")}, **trained
+    ).run()
+    assert (np.asarray(Image.open(tmp_path / "again" / "sample_5.png")) == first).all()
+
+
+def test_the_bundle_loads_without_data() -> None:
+    assert isinstance(load("ddfm_prior", bundle_dir=str(BUNDLE.parent), source="monaihosting"), torch.nn.Module)
+
+
+def test_monais_federated_client_trains_and_evaluates(data: Path, tmp_path: Path, trained: dict[str, Any]) -> None:
+    small = {**TINY, "iterations": 10, "iterations_per_epoch": 5, "dataset_dir": str(data)}
+    client = MonaiAlgo(
+        bundle_root=str(BUNDLE),
+        train_kwargs={**small, "output_dir": str(tmp_path / "fl")},
+        eval_kwargs={
+            **small,
+            "output_dir": str(tmp_path / "fl"),
+            "weights": trained["weights"],
+            "slices_per_modality": 1,
+        },
+    )
+    client.initialize({ExtraItems.CLIENT_NAME: "hospital"})
+    start = {name: value.numpy().copy() for name, value in client.trainer.network.state_dict().items()}
+    client.train(ExchangeObject(weights=start))
+    assert client.trainer.state.iteration == 5
+    assert any(bool(change.any()) for change in client.get_weights().weights.values())  # what it sends is the change
+    report = client.evaluate(ExchangeObject(weights=start))
+    assert report.metrics["noise_prediction_error"] > 0

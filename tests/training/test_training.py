@@ -17,6 +17,7 @@ from ddfm_monai.training import (
     LearningRate,
     NoisePredictionError,
     NoisePrepareBatch,
+    NoisyCases,
     ResumableSampler,
     SliceBatches,
     VelocityInferer,
@@ -210,7 +211,9 @@ def test_a_wrong_size_or_configuration_is_refused() -> None:
 
 
 def test_the_noise_prediction_error_of_a_silent_network_is_one() -> None:
-    error = NoisePredictionError(lambda x, t: torch.zeros_like(x), {"mr": [disc()], "ct": [disc()] * 5}, 2, 16)()
+    error = NoisePredictionError(
+        lambda x, t: torch.zeros_like(x), NoisyCases({"mr": [disc()], "ct": [disc()] * 5}, 2)
+    )()
     assert set(error) == {"mean", *(f"t{i}00" for i in range(10)), "mr", "ct"}
     assert error["mean"] == pytest.approx(1, abs=0.02)
 
