@@ -14,7 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddfm_monai import rules
-from ddfm_monai.batch.pair import OutputKind, Pair, PairingOptions, PairingResult, Relation, Skipped, relate
+from ddfm_monai.batch.pair import (
+    Missing,
+    OutputKind,
+    Pair,
+    PairingOptions,
+    PairingResult,
+    Relation,
+    Skipped,
+    options_of,
+    relate,
+)
 from ddfm_monai.batch.table import days_text, spacing_text
 from ddfm_monai.batch.vocabulary import safe_description
 from ddfm_monai.dicom.errors import EXPLANATIONS
@@ -51,7 +61,7 @@ RELATIONS: tuple[Relation, ...] = ("for", "reg", "register", "trust")
 OUTPUT_KINDS: tuple[OutputKind, ...] = ("gray", "rgb", "both")
 
 
-def write_manifest(result: PairingResult, path: Path, overwrite: bool = False, options: Sequence[str] = ()) -> None:
+def write_manifest(result: PairingResult, path: Path, overwrite: bool = False, missing: Missing | None = None) -> None:
     """Write pairs (status ``run``), ambiguous pairs (``ambiguous``) and the rest (``skipped``) as CSV or JSON.
 
     The suffix decides. Atomic. No patient data.
@@ -60,18 +70,17 @@ def write_manifest(result: PairingResult, path: Path, overwrite: bool = False, o
         result: what was found.
         path: the file to write.
         overwrite: replace an existing file.
-        options: what would have to be added to a command for ambiguous pairs to be chosen from.
+        missing: the options with which more pairs would run; they stand in the rows of these pairs.
 
     Raises:
         UsageError: the file exists and ``overwrite`` is false, or the suffix is neither ``.csv`` nor ``.json``.
     """
     _check_suffix(path)
     check_writable_target(path, overwrite)
-    select = tuple(option for option in options if option.startswith("--select"))
     rows = [
         *(_row(pair, "run") for pair in result.pairs),
-        *(_row_of_skipped(item, "ambiguous", select) for item in result.ambiguous),
-        *(_row_of_skipped(item, "skipped", item.pair.options if item.pair else ()) for item in result.skipped),
+        *(_row_of_skipped(item, "ambiguous", missing) for item in result.ambiguous),
+        *(_row_of_skipped(item, "skipped", missing) for item in result.skipped),
     ]
     with atomic_path(path) as temporary:
         if path.suffix.lower() == ".json":
@@ -122,10 +131,10 @@ def _described(source: SubSeries, role: str) -> dict[str, str]:
     return {f"{role}_{name}": value for name, value in zip(_CHOICE, values, strict=True)}
 
 
-def _row_of_skipped(item: Skipped, status: str, options: Sequence[str]) -> dict[str, str]:
+def _row_of_skipped(item: Skipped, status: str, missing: Missing | None) -> dict[str, str]:
     reason = f"{item.problem.code}: {item.problem.text(show_path=False)}"
     if item.pair is not None:
-        return _row(item.pair, status, reason, options)
+        return _row(item.pair, status, reason, options_of(item.pair, missing))
     key = item.reference.key
     return {
         **dict.fromkeys(COLUMNS, ""),

@@ -32,6 +32,7 @@ __all__ = [
     "Skipped",
     "find_pairs",
     "missing_options",
+    "options_of",
     "patients_of",
     "relate",
 ]
@@ -187,10 +188,7 @@ def find_pairs(scan: ScanResult, options: PairingOptions | None = None) -> Pairi
             possible.append(pair)
         else:
             skipped.append(_skip(pair.problem, pair))
-    for item in candidates:
-        if item.key not in tried:
-            other = "CT, PET or NM series" if item.kind == "mr" else "MR series"
-            skipped.append(Skipped(Problem("S_NO_PARTNER", f"the patient has no usable {other}"), item))
+    skipped += [Skipped(_alone(item, candidates), item) for item in candidates if item.key not in tried]
     closest, further = _closest_relations(possible)
     pairs, not_chosen, ambiguous = _choose(closest, options.select)
     return PairingResult(
@@ -198,6 +196,17 @@ def find_pairs(scan: ScanResult, options: PairingOptions | None = None) -> Pairi
         skipped=tuple(sorted([*skipped, *further, *not_chosen], key=_order)),
         ambiguous=tuple(sorted(ambiguous, key=_order)),
     )
+
+
+def _alone(item: SubSeries, candidates: list[SubSeries]) -> Problem:
+    """What is missing for a series that could be fused, and whether two of its kind could be."""
+    other = "CT, PET or NM series" if item.kind == "mr" else "MR series"
+    alike = any(
+        one.key != item.key and one.kind == item.kind and rules.same_patient(one.origin.who, item.origin.who)
+        for one in candidates
+    )
+    hint = f" (for two of a kind: --reference-kind {item.kind} --second-kind {item.kind})" if alike else ""
+    return Problem("S_NO_PARTNER", f"the patient has no usable {other}{hint}")
 
 
 @dataclass(frozen=True)
@@ -211,6 +220,13 @@ class Missing:
 
     options: tuple[str, ...]
     result: PairingResult
+
+
+def options_of(pair: Pair, missing: Missing | None) -> tuple[str, ...]:
+    """All options with which a pair that is left out would run; empty where none would do."""
+    if missing is None:
+        return pair.options
+    return missing.options if pair.case_id in {other.case_id for other in missing.result.pairs} else ()
 
 
 def missing_options(scan: ScanResult, options: PairingOptions, found: PairingResult) -> Missing | None:
@@ -383,7 +399,7 @@ def _relation(
     """The first relation that holds (frame of reference, registration object, registration to be run), or the asked."""
     if asked == "register":
         return _Related("register", "rigid")
-    if asked == "trust":
+    if asked == "trust" or (options.register == "trust" and _overlaps_little(reference, second)):
         return _Related("trust", "trust")
     known = _known_registrations(reference, second, registrations)
     same_frame = reference.frame_of_reference_uid and reference.frame_of_reference_uid == second.frame_of_reference_uid
@@ -397,6 +413,11 @@ def _relation(
         found = rules.Finding("S_SEVERAL_REGISTRATIONS", f"{len(known)} registration objects relate the two series")
         return _Related("reg", "none", matrix, name, (found,) if several else ())
     return _Related("trust" if options.register == "trust" else "register", options.register)
+
+
+def _overlaps_little(reference: SubSeries, second: SubSeries) -> bool:
+    overlap = overlap_of(reference, second)
+    return overlap is not None and overlap < rules.ENOUGH_OVERLAP
 
 
 def _known_registrations(

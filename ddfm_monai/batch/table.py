@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 
-from ddfm_monai.batch.pair import Pair, PairingResult, patients_of
+from ddfm_monai.batch.pair import Missing, Pair, PairingResult, options_of, patients_of
 from ddfm_monai.batch.vocabulary import safe_description
 from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.dicom.subseries import SeriesKey, SubSeries
@@ -23,21 +23,21 @@ _RELATIONS = {
 
 
 def series_table(
-    found: ScanResult, pairing: PairingResult, options: Sequence[str] = (), phi: bool = False
+    found: ScanResult, pairing: PairingResult, missing: Missing | None = None, phi: bool = False
 ) -> list[str]:
     """Lines of a table, its head first.
 
     Args:
-        found: gives the rows, by patient and day.
+        found: gives the rows, by patient, day and Series Number.
         pairing: gives the last column.
-        options: what is missing on the command line for more pairs to run.
+        missing: the options with which more pairs would run; they stand beside these pairs.
         phi: show the whole description, Patient ID and name.
     """
     patients = patients_of(found.subseries)
     first_days = _first_days(found.subseries, patients)
-    partners = _partners(pairing, [option for option in options if option.startswith("--select")])
+    partners = _partners(pairing, missing)
     rows: list[tuple[str, ...]] = [_HEAD]
-    for item in sorted(found.subseries, key=lambda item: (patients[item.key], item.acquired, item.key)):
+    for item in sorted(found.subseries, key=lambda item: (patients[item.key], *_order(item))):
         patient = patients[item.key]
         notes = partners.get(item.key) or [""]
         who = f"{patient} {item.patient.patient_id} {item.patient.name}" if phi else patient
@@ -92,28 +92,28 @@ def _day(item: SubSeries, first: datetime | None) -> str:
     return "?" if date is None or first is None else str((date - first).days)
 
 
-def _partners(pairing: PairingResult, select: Sequence[str]) -> dict[SeriesKey, list[str]]:
+def _order(item: SubSeries) -> tuple[str, int, SeriesKey]:
+    return item.acquired, item.series_number or 0, item.key
+
+
+def _partners(pairing: PairingResult, missing: Missing | None) -> dict[SeriesKey, list[str]]:
     """For each series, what the last column says: at the second of a pair the pair, else why it is in none."""
     notes: dict[SeriesKey, list[str]] = defaultdict(list)
-    used: set[SeriesKey] = set()
-    for pair in pairing.pairs:
-        used |= {pair.reference.key, pair.second.key}
-        notes[pair.second.key].append(f"with {_short(pair.reference)}: RUN, {_how(pair)}")
+    named: list[tuple[Pair, str]] = [(pair, f"RUN, {_how(pair)}") for pair in pairing.pairs]
     for status, entries in (("ambiguous", pairing.ambiguous), ("skipped", pairing.skipped)):
         for entry in entries:
-            if entry.second is None or entry.pair is None:
+            if entry.pair is None:
                 notes[entry.reference.key].append(f"{entry.problem.code}: {entry.problem.found}")
                 continue
-            used |= {entry.reference.key, entry.second.key}
-            options = " ".join(select if status == "ambiguous" else entry.pair.options)
             found = "" if status == "ambiguous" else f", {entry.problem.found}"
+            options = " ".join(options_of(entry.pair, missing))
             hint = f" [{options}]" if options else ""
-            notes[entry.second.key].append(
-                f"with {_short(entry.reference)}: {status} {entry.problem.code}{found}{hint}"
-            )
-    for pair in (*pairing.pairs, *(entry.pair for entry in (*pairing.ambiguous, *pairing.skipped) if entry.pair)):
-        if not notes.get(pair.reference.key):
-            notes[pair.reference.key] = ["reference"]
+            named.append((entry.pair, f"{status} {entry.problem.code}{found}{hint}"))
+    for pair, note in sorted(named, key=lambda item: _order(item[0].reference)):
+        notes[pair.second.key].append(f"with {_short(pair.reference)}: {note}")
+    for pair, _ in named:
+        if not notes[pair.reference.key]:
+            notes[pair.reference.key].append("reference")
     return notes
 
 

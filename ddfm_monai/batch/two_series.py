@@ -10,6 +10,7 @@ from ddfm_monai.batch.case import CaseSettings, derive
 from ddfm_monai.batch.folder import new_case_folder, write_marker
 from ddfm_monai.batch.pair import OutputKind, Pair, PairingOptions, Relation, relate
 from ddfm_monai.batch.run import check_folders, check_settings, free_number
+from ddfm_monai.dicom.errors import EXPLANATIONS
 from ddfm_monai.dicom.read import read_folder_series
 from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.errors import UsageError
@@ -38,6 +39,13 @@ class FolderResult:
     def provenance(self) -> dict[str, Any]:
         """How the fusion was made, as of `FusionResult`."""
         return self.record["provenance"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should look at: a code and its meaning, or a sentence."""
+        codes = [code for code in self.record["warnings"] if code in EXPLANATIONS]
+        said = [text for text in self.provenance.get("warnings", []) if text.partition(":")[0] not in codes]
+        return [*(f"{code}: {EXPLANATIONS[code].what} {EXPLANATIONS[code].remedy}" for code in codes), *said]
 
 
 @takes_settings

@@ -31,8 +31,10 @@ tumor tumour turbo ultra unenhanced uni upper ute v venous vent vibe view vista 
 wholebody wip with without wo
 """
 _KNOWN = frozenset(_WORDS.split())
-_SIZE = re.compile(r"\d{1,2}([.,]\d{1,2})?(mm)?|[bhijuqt][a-z]?\d{2}[a-z]?|\d{1,2}x\d{1,2}", re.I)  # 5, 0.8mm, kernels
-_WORD = re.compile(r"\d+(?:[.,]\d+)?[a-z]*|[a-z]+[a-z0-9]*", re.I)
+_SIZE = re.compile(r"\d{1,2}([.,]\d{1,2})?mm|[bhijuqt][a-z]?\d{2}[a-z]?|\d{1,2}x\d{1,2}", re.I)
+"""Slice thickness, CT kernels, matrices. A number alone may be a part of a date."""
+
+_WORD = re.compile(r"\d+(?:[.,]\d+)?[a-z]*\d*|[a-z]+[a-z0-9]*", re.I)
 
 
 def safe_description(description: str) -> str:
@@ -42,7 +44,7 @@ def safe_description(description: str) -> str:
     'T1 MPRAGE sag 1.0mm ...'
     """
     shown: list[str] = []
-    for word in _WORD.findall(description):
+    for word in _WORD.findall(re.sub(r"(\d)\s+(?=mm\b)", r"\1", description)):
         known = word.lower() in _KNOWN or _SIZE.fullmatch(word)
         if known or shown[-1:] != ["..."]:
             shown.append(word if known else "...")

@@ -90,7 +90,7 @@ def scan(
         missing = missing_options(found, options, pairing)
         screen.show_scan(found, pairing, missing)
         if output is not None:
-            write_manifest(pairing, output, overwrite, missing.options if missing else ())
+            write_manifest(pairing, output, overwrite, missing)
             typer.echo(str(output))
     return ExitCode.DONE if pairing.pairs or pairing.ambiguous else ExitCode.NOTHING_TO_DO
 
@@ -251,6 +251,7 @@ class _Screen:
 
         style = "green" if outcome.status in ("ok", "resumed") else "red"
         detail = f"{outcome.code} {outcome.message}" if outcome.code else f"{outcome.seconds:.1f} s"
+        detail = " ".join([detail, *outcome.warnings])
         self.bar.console.print(Text(outcome.status, style), outcome.case_id, Text(detail), soft_wrap=True)
         self.bar.advance(self.cases)
 
@@ -264,7 +265,7 @@ class _Screen:
             f"{len(pairing.ambiguous)} ambiguous"
         )
         if found.subseries:
-            for line in series_table(found, pairing, missing.options if missing else (), self.show_phi):
+            for line in series_table(found, pairing, missing, self.show_phi):
                 self.out.print(line)
         for code, count in sorted(found.counts().items()):
             self.out.print(f"{count} files: {code}")
@@ -277,9 +278,16 @@ class _Screen:
         for code in sorted(codes | set(found.counts())):
             self.out.print(f"{code}: {EXPLANATIONS[code].what} {EXPLANATIONS[code].remedy}")
         if missing is not None:
-            self.out.print(f"{len(missing.result.pairs)} pairs would run with: {' '.join(missing.options)}")
+            count, options = len(missing.result.pairs), " ".join(missing.options)
+            pairs = "1 pair" if count == 1 else f"{count} pairs"
+            self.out.print(f"{pairs} would run with: ddfm dicom run {found.root.name} -o OUTPUT {options}")
 
     def show_report(self, report: BatchReport, path: Path) -> None:
+        """What the remarks mean, how many cases ended how, and where the report is."""
+        from ddfm_monai.dicom import EXPLANATIONS
+
+        for code in sorted({code for outcome in report.outcomes for code in outcome.warnings} & EXPLANATIONS.keys()):
+            self.out.print(f"{code}: {EXPLANATIONS[code].what} {EXPLANATIONS[code].remedy}")
         self.out.print(f"{report.summary()}. Report: {path}")
 
 

@@ -131,12 +131,16 @@ def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Hos
 def _fuse_series(
     reference: Path, second: Path, output: Path, prior: str, settings: FusionSettings, overwrite: bool, host: _Host
 ) -> int:
+    from ddfm_monai.batch.messages import quiet_libraries
     from ddfm_monai.batch.two_series import fuse_folders
 
     host.begin("DICOM series")
-    result = fuse_folders(
-        reference, second, output, prior=prior, settings=settings, overwrite=overwrite, progress=host.progress
-    )
+    with quiet_libraries(show_phi=False):
+        result = fuse_folders(
+            reference, second, output, prior=prior, settings=settings, overwrite=overwrite, progress=host.progress
+        )
+    for warning in result.warnings:
+        host.say(f"warning: {warning}", "warning")
     host.result({"fused": output}, result.provenance, {})
     return ExitCode.DONE
 
