@@ -21,12 +21,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import math
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -34,7 +36,15 @@ from typing import Any, TextIO
 from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError
 from ddfm_monai.progress import Progress
 
-__all__ = ["PROTOCOL", "Event", "EventWriter", "events_on_stdout", "parse_line", "sigterm_as_interrupt"]
+__all__ = [
+    "PROTOCOL",
+    "Event",
+    "EventWriter",
+    "events_on_stdout",
+    "parse_line",
+    "quiet_libraries",
+    "sigterm_as_interrupt",
+]
 
 PROTOCOL = 1
 """The protocol's version. It grows only when an old host would misunderstand a line; new fields do not count."""
@@ -217,6 +227,26 @@ def sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def quiet_libraries(show: bool = False) -> Iterator[None]:
+    """Keep what libraries warn about, which may quote a DICOM header, off the screen and out of logs.
+
+    Args:
+        show: let it through (``--show-phi``).
+    """
+    if show:
+        yield
+        return
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def _interrupt(signum: int, frame: Any) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ddfm_monai._version import __version__
 from ddfm_monai.batch.folder import finished_record, new_case_folder, remove_leftovers, write_marker
-from ddfm_monai.batch.messages import describe_failure, quiet_libraries, write_log
+from ddfm_monai.batch.messages import describe_failure, write_log
 from ddfm_monai.batch.pair import Pair
 from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.dicom.read import DicomVolume, read_subseries
@@ -33,6 +33,7 @@ from ddfm_monai.errors import Cancelled
 from ddfm_monai.files import sha256_of
 from ddfm_monai.priors import DEFAULT_PRIOR, find_prior, load_prior
 from ddfm_monai.progress import Progress, ProgressCallback, silent
+from ddfm_monai.protocol import quiet_libraries
 from ddfm_monai.rules import Origin
 from ddfm_monai.settings import FusionSettings
 from ddfm_monai.space import covered_fraction, flip_transform

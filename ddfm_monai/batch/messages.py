@@ -7,11 +7,7 @@ of them only the type and the lines of code are shown. With ``show_phi`` everyth
 
 from __future__ import annotations
 
-import logging
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +15,7 @@ from ddfm_monai.batch.pair import Pair
 from ddfm_monai.dicom.errors import DicomError, Problem
 from ddfm_monai.errors import DDFMError
 
-__all__ = ["Failure", "describe_failure", "quiet_libraries", "write_log"]
+__all__ = ["Failure", "describe_failure", "write_log"]
 
 
 @dataclass(frozen=True)
@@ -91,19 +87,3 @@ def _details(error: BaseException, show_phi: bool) -> str:
         lines.append(f"{type(cause).__name__} (its text may name the patient; run with --show-phi to see it)\n")
         cause = cause.__cause__ or cause.__context__
     return "".join(lines)
-
-
-@contextmanager
-def quiet_libraries(show_phi: bool) -> Iterator[None]:
-    """Keep what libraries warn about, which may quote a header, off the screen and out of logs."""
-    if show_phi:
-        yield
-        return
-    before = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(before)

@@ -75,9 +75,9 @@ def scan(
     The manifest lists all pairs. Edit its column "status" and give it to: ddfm dicom run --pairs
     """
     from ddfm_monai.batch.manifest import write_manifest
-    from ddfm_monai.batch.messages import quiet_libraries
     from ddfm_monai.batch.pair import missing_options
     from ddfm_monai.files import check_writable_target
+    from ddfm_monai.protocol import quiet_libraries
 
     screen = _Screen(show_phi)
     if output is not None:
@@ -123,8 +123,8 @@ def run(
     from ddfm_monai.batch import case
     from ddfm_monai.batch import run as batch
     from ddfm_monai.batch.manifest import why_nothing_runs
-    from ddfm_monai.batch.messages import quiet_libraries
     from ddfm_monai.batch.pair import missing_options
+    from ddfm_monai.protocol import quiet_libraries
 
     if part_id >= num_parts:
         raise UsageError(f"--part-id is {part_id}; it runs from 0 to --num-parts - 1, that is {num_parts - 1}.")

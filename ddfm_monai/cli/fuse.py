@@ -131,14 +131,12 @@ def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Hos
 def _fuse_series(
     reference: Path, second: Path, output: Path, prior: str, settings: FusionSettings, overwrite: bool, host: _Host
 ) -> int:
-    from ddfm_monai.batch.messages import quiet_libraries
     from ddfm_monai.batch.two_series import fuse_folders
 
     host.begin("DICOM series")
-    with quiet_libraries(show_phi=False):
-        result = fuse_folders(
-            reference, second, output, prior=prior, settings=settings, overwrite=overwrite, progress=host.progress
-        )
+    result = fuse_folders(
+        reference, second, output, prior=prior, settings=settings, overwrite=overwrite, progress=host.progress
+    )
     for warning in result.warnings:
         host.say(f"warning: {warning}", "warning")
     host.result({"fused": output}, result.provenance, {})
@@ -207,13 +205,13 @@ class _Host:
 def _host(json_lines: bool) -> Iterator[_Host]:
     if json_lines:
         from ddfm_monai._version import __version__
-        from ddfm_monai.protocol import events_on_stdout
+        from ddfm_monai.protocol import events_on_stdout, quiet_libraries
 
-        with events_on_stdout(__version__) as events:
+        with events_on_stdout(__version__) as events, quiet_libraries():
             yield _Host(events)
     else:
-        from ddfm_monai.protocol import sigterm_as_interrupt
+        from ddfm_monai.protocol import quiet_libraries, sigterm_as_interrupt
 
         host = _Host(None)
-        with sigterm_as_interrupt(), host.bar:
+        with sigterm_as_interrupt(), quiet_libraries(), host.bar:
             yield host

@@ -183,13 +183,13 @@ def test_no_warning_of_a_library_reaches_the_screen_or_a_file(
     monkeypatch.undo()
     capfd.readouterr()
     small = ["--prior", str(tiny_prior_path), "--steps", "1", "--device", "cpu"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")  # as outside pytest, which takes them
+    with warnings.catch_warnings(record=True) as warned:
         assert run(["dicom", "scan", str(tmp_path / "in")]) == ExitCode.DONE
         assert run(["dicom", "run", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *small]) == ExitCode.DONE
         folders = [str(tmp_path / "in" / name) for name in ("mr", "ct")]
         assert run(["fuse", *folders, "-o", str(tmp_path / "fused"), *small]) == ExitCode.DONE
         assert run(["fuse", *folders, "-o", str(tmp_path / "fused.nii.gz"), *small]) == ExitCode.DONE
+    assert [str(warning.message) for warning in warned] == []
     said = "".join(capfd.readouterr())
     texts = [path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".json", ".csv", ".log")]
     for text in (said, *texts):
