@@ -63,10 +63,13 @@ def place_is_unknown(volume: MetaTensor) -> bool:
 
     Both codes of a NIfTI file are 0, an NRRD file has no ``space``, or a tensor came without an affine.
     """
+    is_plain = "filename_or_obj" not in volume.meta and bool((volume.affine == torch.eye(4)).all())
+    if is_plain or volume.meta.get("place_unknown", False):
+        return True
     if "xform_code" in volume.meta:
         return int(volume.meta["xform_code"]) == 0
     codes = [volume.meta.get(name) for name in ("sform_code", "qform_code")]  # as MONAI's NibabelReader keeps them
-    return bool(volume.meta.get("place_unknown", False)) or all(code is not None and int(code) == 0 for code in codes)
+    return all(code is not None and int(code) == 0 for code in codes)
 
 
 def grid_of(volume: MetaTensor) -> tuple[space.Shape, space.Affine]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import CacheDataset, DataLoader, MetaTensor, get_track_meta, set_track_meta
-from monai.transforms import Compose, LoadImaged, SaveImaged
+from monai.data import CacheDataset, DataLoader, MetaTensor, PersistentDataset, get_track_meta, set_track_meta
+from monai.transforms import Compose, LoadImage, LoadImaged, SaveImaged
+from monai.utils.enums import SpaceKeys
 
-from ddfm_monai import DDFMFuse, DDFMFuseD, DDFMFused, DDFMFuseDict
+from ddfm_monai import DDFMFuse, DDFMFuseD, DDFMFused, DDFMFuseDict, fuse_volumes
+from ddfm_monai.errors import InputError
 
 SETTINGS = {"steps": 2, "reference_kind": "mr", "second_kind": "ct"}
 
@@ -76,3 +79,97 @@ def test_arrays_tensors_and_metatensors_give_the_same_with_and_without_tracking(
     for result in (*results, keyed):
         assert isinstance(result, MetaTensor) is tracked
         assert torch.equal(torch.as_tensor(result), expected)
+
+
+@pytest.fixture
+def arrays(pair):
+    return [nib.load(path).get_fdata(dtype=np.float32)[None] for path in pair]
+
+
+TYPES = ["uint16", "uint32", "uint64", "int16", "int64", "float16", "bfloat16", "float64", "float32"]
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_type_of_number_gives_what_float32_gives(arrays, tiny_prior, name):
+    mri, ct = (np.rint(array) for array in arrays)
+    fuse = DDFMFuse(prior=tiny_prior, **SETTINGS)
+    ct = ct + 1024 if name.startswith("uint") else ct
+    a, b = (torch.from_numpy(array).to(getattr(torch, name)) for array in (mri, ct))
+    expected = fuse(a.to(torch.float32), b.to(torch.float32))
+    assert torch.equal(fuse(a, b), expected)
+    if name != "bfloat16":
+        assert torch.equal(fuse(a.numpy(), b.numpy()), expected)
+
+
+def test_the_tensors_of_a_persistent_dataset(pair, tiny_prior, tmp_path):
+    load = Compose([LoadImaged(("mri", "ct"), ensure_channel_first=True, image_only=True)])
+    data = [{"mri": str(pair[0]), "ct": str(pair[1])}]
+    fuse = DDFMFused(("mri", "ct"), prior=tiny_prior, **SETTINGS)
+    expected = fuse(load(data[0]))["fused"]
+    for _ in range(2):  # made, then read back from the cache
+        found = fuse(PersistentDataset(data, load, cache_dir=tmp_path)[0])["fused"]
+        assert torch.equal(found.as_tensor(), expected.as_tensor())
+
+
+def _keyed(prior):
+    return DDFMFused(("a", "b"), prior=prior, **SETTINGS)
+
+
+@pytest.mark.parametrize("transform", [lambda p: DDFMFuse(prior=p, **SETTINGS), _keyed])
+def test_a_pickled_transform_leaves_the_weights_where_they_are(arrays, tiny_prior_path, transform):
+    fuse = transform(str(tiny_prior_path))
+    call = fuse if isinstance(fuse, DDFMFuse) else lambda a, b: fuse({"a": a, "b": b})["fused"]
+    before = len(pickle.dumps(fuse))
+    expected = call(*arrays)
+    content = pickle.dumps(fuse)
+    assert len(content) == before < 10_000
+    again = pickle.loads(content)
+    assert torch.equal((again if isinstance(again, DDFMFuse) else again.transform)(*arrays), expected)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda a: a[0], "EnsureChannelFirst"),
+        (lambda a: a[0, :, :, 0], "EnsureChannelFirst"),
+        (lambda a: a[..., 0], r"a single slice has Z = 1"),
+        (lambda a: a[None], "EnsureChannelFirst"),
+        (lambda a: np.concatenate([a, a]), "C = 1 or 3"),
+        (lambda a: a.astype(np.complex64), "real numbers"),
+        (lambda a: a > 0, "real numbers"),
+    ],
+    ids=["no channel", "2-D", "2-D with channel", "batch", "two channels", "complex", "bool"],
+)
+def test_wrong_shapes_and_types_say_what_to_do(arrays, tiny_prior, wrong, words):
+    mri, ct = arrays
+    with pytest.raises(InputError, match=f"second: .*{words}"):
+        DDFMFuse(prior=tiny_prior, **SETTINGS)(mri, wrong(ct))
+
+
+def in_lps(volume):
+    affine = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64)) @ volume.affine
+    meta = {key: value for key, value in volume.meta.items() if key != "affine"}
+    return MetaTensor(volume.as_tensor(), affine=affine, meta={**meta, "space": SpaceKeys.LPS})
+
+
+@pytest.mark.parametrize("turned", [(False, True), (True, False), (True, True)])
+def test_tensors_in_lps_are_understood_and_the_result_is_in_the_space_of_the_reference(pair, tiny_prior, turned):
+    load = LoadImage(ensure_channel_first=True, image_only=True)
+    mri, ct = (load(str(path)) for path in pair)
+    ct.affine[:3, 3] += torch.tensor([20.0, 0.0, 6.0])  # so that a mirrored one would not fit
+    fuse = DDFMFuse(prior=tiny_prior, **SETTINGS)
+    expected = fuse(mri, ct)
+    found = fuse(*(in_lps(volume) if turn else volume for volume, turn in zip((mri, ct), turned, strict=True)))
+    assert torch.equal(found.as_tensor(), expected.as_tensor())
+    reference = in_lps(mri) if turned[0] else mri
+    assert found.meta["space"] == reference.meta["space"]
+    torch.testing.assert_close(found.affine, reference.affine)
+
+
+def test_a_file_is_taken_for_the_same_through_monai_and_by_its_path(pair, tiny_prior):
+    load = LoadImage(ensure_channel_first=True, image_only=True)
+    result = DDFMFuse(prior=tiny_prior, steps=2)(*(load(str(path)) for path in pair))
+    by_path = fuse_volumes(*pair, prior=tiny_prior, steps=2)
+    assert torch.equal(result.as_tensor(), by_path.fused.as_tensor())
+    for role in ("reference", "second"):
+        assert json.loads(result.meta["ddfm"])[role]["scaling"] == by_path.provenance[role]["scaling"]

@@ -130,7 +130,10 @@ def read_source(
         volume = _in_memory(source, name)
     else:
         volume = read_volume(source, second=name == "second")
-    scaling = choose_scaling(volume, kind_of(Origin.from_meta(volume.meta.get("origin")), kind), window, name)
+    origin = Origin.from_meta(volume.meta.get("origin"))
+    scaling = choose_scaling(volume, kind_of(origin, kind), window, name)
+    if origin is not None:
+        scaling = replace(scaling, decided="by its header")
     luma = cast(MetaTensor, to_luma(volume)) if volume.shape[0] == 3 else volume
     return Source(volume, scaling.apply(luma), scaling, _digest(source, volume))
 
@@ -147,7 +150,7 @@ def _in_memory(source: Tensor | np.ndarray, name: str) -> MetaTensor:
     check_volume(source, name)
     if isinstance(source, MetaTensor):
         return cast(MetaTensor, source.detach().to(torch.float32))
-    return MetaTensor(source.detach().to(torch.float32), meta={"place_unknown": True})
+    return MetaTensor(source.detach().to(torch.float32))
 
 
 def colour_source(a: Source, b: Source) -> Source | None:

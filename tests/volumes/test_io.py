@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.volume import place_is_unknown
 from ddfm_monai.volumes import affine_of, check_volume, is_picture, make_volume, read_volume, stem_of, write_volume
 
 from .helpers import AFFINES, SAMPLES, affine, noise
@@ -326,3 +328,147 @@ def test_real_files_are_read_as_nibabel_reads_them(name):
     np.testing.assert_allclose(affine_of(volume), image.affine)
     np.testing.assert_allclose(volume[0].numpy(), image.get_fdata(dtype=np.float32), rtol=1e-6)
     np.testing.assert_allclose(itk_affine(path), affine_of(volume), atol=1e-3)
+
+
+# --- files whose content and ending, or fields, do not agree ---------------------------------------------------------
+
+MATRIX = affine(spacing=(1.5, 2.0, 3.0), angles=(5, 0, 12))
+
+
+def header_bytes(tmp_path, change=None, matrix=MATRIX, codes=(1, 1), image=nib.Nifti1Image):
+    """A NIfTI file of RAMP as bytes, its header changed field by field."""
+    made = image(RAMP, None)
+    made.set_sform(matrix, codes[0])
+    made.set_qform(matrix, codes[1])
+    nib.save(made, tmp_path / "made.nii")
+    raw = (tmp_path / "made.nii").read_bytes()
+    header = type(made.header).from_fileobj(io.BytesIO(raw), check=False)
+    if change:
+        change(header)
+    size = len(header.binaryblock)
+    return header.binaryblock + raw[size:]
+
+
+@pytest.mark.parametrize(("name", "pack"), [("a.nii", gzip.compress), ("a.nii.gz", bytes), ("a.NII.GZ", bytes)])
+def test_content_decides_and_not_the_ending(tmp_path, name, pack):
+    (tmp_path / name).write_bytes(pack(header_bytes(tmp_path)))
+    volume = read_volume(tmp_path / name)
+    np.testing.assert_array_equal(volume[0].numpy(), RAMP)
+    np.testing.assert_allclose(affine_of(volume), MATRIX, atol=1e-5)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_nifti_2(tmp_path, swapped):
+    made = nib.Nifti2Image(RAMP, MATRIX, header=nib.Nifti2Header(endianness=">" if swapped else "<"))
+    nib.save(made, tmp_path / "two.nii.gz")
+    volume = read_volume(tmp_path / "two.nii.gz")
+    np.testing.assert_array_equal(volume[0].numpy(), RAMP)
+    np.testing.assert_allclose(affine_of(volume), MATRIX)
+    (tmp_path / "half.nii").write_bytes(gzip.decompress((tmp_path / "two.nii.gz").read_bytes())[:600])
+    with pytest.raises(InputError, match="truncated"):
+        read_volume(tmp_path / "half.nii")
+
+
+def test_header_extensions_do_not_matter(tmp_path, capfd):
+    image = nib.Nifti1Image(RAMP, MATRIX)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"of any length " * 99))
+    nib.save(image, tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz")[0].numpy(), RAMP)
+    assert capfd.readouterr() == ("", "")
+
+
+def zero_sform(header):
+    header["srow_x"] = header["srow_y"] = header["srow_z"] = 0
+
+
+def four_dimensions_of_which_one_is_zero(header):
+    header["dim"][0], header["dim"][4] = 4, 0
+
+
+def quaternion_too_long(header):
+    turn = np.array([0.6, 0.0, 0.8]) * (1 + 3e-7)
+    for axis, value in zip("bcd", turn, strict=True):
+        header[f"quatern_{axis}"] = value
+
+
+def wrong_size(header):
+    header["sizeof_hdr"] = 0
+
+
+@pytest.mark.parametrize("change", [zero_sform, four_dimensions_of_which_one_is_zero, wrong_size])
+def test_fields_that_writers_get_wrong_are_mended_without_a_word(tmp_path, change, capfd):
+    (tmp_path / "a.nii").write_bytes(header_bytes(tmp_path, change))
+    volume = read_volume(tmp_path / "a.nii")
+    np.testing.assert_array_equal(volume[0].numpy(), RAMP)
+    np.testing.assert_allclose(affine_of(volume), MATRIX, atol=1e-4)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_quaternion_a_rounding_error_too_long(tmp_path):
+    (tmp_path / "a.nii").write_bytes(header_bytes(tmp_path, quaternion_too_long, codes=(0, 1)))
+    axes = affine_of(read_volume(tmp_path / "a.nii"))[:3, :3] / [1.5, 2.0, 3.0]
+    turn = np.array([0.6, 0.0, 0.8])
+    np.testing.assert_allclose(np.abs(axes), np.abs(2 * np.outer(turn, turn) - np.eye(3)), atol=2e-3)  # half a turn
+    far = header_bytes(tmp_path, lambda h: quaternion_too_long(h) or h.__setitem__("quatern_b", 0.9), codes=(0, 1))
+    (tmp_path / "far.nii").write_bytes(far)
+    with pytest.raises(InputError, match=r"far\.nii"):
+        read_volume(tmp_path / "far.nii")
+
+
+def test_a_zero_sform_without_a_qform_is_refused(tmp_path):
+    (tmp_path / "a.nii").write_bytes(header_bytes(tmp_path, zero_sform, codes=(1, 0)))
+    with pytest.raises(InputError) as caught:
+        read_volume(tmp_path / "a.nii")
+    assert caught.value.code == "E_GEOMETRY"
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1.0), ("micron", 1e3), ("meter", 1e-3), ("unknown", 1.0)])
+@pytest.mark.parametrize("codes", [(1, 1), (2, 0), (0, 1)])
+def test_units_are_those_of_the_file_as_simpleitk_has_it(tmp_path, unit, factor, codes):
+    image = nib.Nifti1Image(RAMP, None)
+    stored = np.diag([factor, factor, factor, 1.0]) @ MATRIX
+    image.set_sform(stored, codes[0])
+    image.set_qform(stored, codes[1])
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii.gz")
+    found = affine_of(read_volume(tmp_path / "a.nii.gz"))
+    np.testing.assert_allclose(found, MATRIX, atol=1e-4)
+    np.testing.assert_allclose(found, itk_affine(tmp_path / "a.nii.gz"), atol=1e-4)
+
+
+def test_codes_of_zero_stay_and_the_grid_stays_with_them(tmp_path):
+    image = nib.Nifti1Image(RAMP, None)
+    image.header.set_zooms((4, 4, 8))
+    nib.save(image, tmp_path / "uncoded.nii.gz")
+    volume = read_volume(tmp_path / "uncoded.nii.gz")
+    assert place_is_unknown(volume)
+    write_volume(volume, tmp_path / "again.nii.gz")
+    for name in ("uncoded", "again"):
+        header = nib.load(tmp_path / f"{name}.nii.gz").header
+        assert (int(header["sform_code"]), int(header["qform_code"])) == (0, 0)
+    np.testing.assert_allclose(affine_of(read_volume(tmp_path / "again.nii.gz")), affine_of(volume))
+    np.testing.assert_allclose(itk_affine(tmp_path / "again.nii.gz"), itk_affine(tmp_path / "uncoded.nii.gz"))
+
+
+def test_an_nrrd_or_metaimage_without_a_space_has_an_unknown_place(tmp_path):
+    write_volume(noise(), tmp_path / "a.nrrd")
+    write_volume(noise(), tmp_path / "a.mha")
+    assert not place_is_unknown(read_volume(tmp_path / "a.nrrd")) and not place_is_unknown(
+        read_volume(tmp_path / "a.mha")
+    )
+    plain = b"NRRD0004\ntype: float\ndimension: 3\nsizes: 3 4 5\nspacings: 1 1 2\nendian: little\nencoding: raw\n\n"
+    (tmp_path / "b.nrrd").write_bytes(plain + RAMP.astype("<f4").tobytes(order="F"))
+    meta = b"ObjectType = Image\nNDims = 3\nDimSize = 3 4 5\nElementSpacing = 1 1 2\nElementType = MET_FLOAT\n"
+    (tmp_path / "b.mha").write_bytes(meta + b"ElementDataFile = LOCAL\n" + RAMP.astype("<f4").tobytes(order="F"))
+    for name in ("b.nrrd", "b.mha"):
+        volume = read_volume(tmp_path / name)
+        assert place_is_unknown(volume)
+        np.testing.assert_array_equal(volume[0].numpy(), RAMP)
+
+
+def test_itk_keeps_its_warnings_off_the_screen(tmp_path, capfd):
+    meta = b"ObjectType = Image\nNDims = 3\nDimSize = 3 4 5\nUnknownField = 7\nElementSize = 1 1 2\n"
+    meta += b"ElementType = MET_FLOAT\nElementDataFile = LOCAL\n"
+    (tmp_path / "a.mha").write_bytes(meta + RAMP.astype("<f4").tobytes(order="F"))
+    read_volume(tmp_path / "a.mha")
+    assert capfd.readouterr() == ("", "")

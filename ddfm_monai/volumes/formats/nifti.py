@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import logging
 import zlib
 from collections.abc import Iterator
@@ -75,7 +74,7 @@ def _header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
     start = file.read(540)
     second = start[4:8] == b"n+2\0" or start[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")
     kind = nib.Nifti2Header if second else nib.Nifti1Header
-    header = kind.from_fileobj(io.BytesIO(start), check=False)
+    header = kind(start[: kind.sizeof_hdr], check=False)  # without extensions, which nothing here needs
     header["sizeof_hdr"] = kind.sizeof_hdr
     dim = header["dim"]
     if dim[0] > 3 and (dim[4 : dim[0] + 1] <= 1).all():  # dim[0] = 4 with dim[4] = 0 is one volume
