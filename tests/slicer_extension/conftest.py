@@ -39,6 +39,7 @@ def slicer(slicer_session: Any, tmp_path: Path) -> Iterator[Any]:
     scene.Clear(1)
     slicer_session.app.temporaryPath = str(tmp_path / "slicer-temporary")
     Path(slicer_session.app.temporaryPath).mkdir()
+    slicer_session.dicomDatabase.files.clear()
     # In Slicer, the application adds an item to the subject hierarchy for every new volume.
     hierarchy = slicer_session.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
 
@@ -49,6 +50,8 @@ def slicer(slicer_session: Any, tmp_path: Path) -> Iterator[Any]:
     add_item.CallDataType = _vtk_object()
     tag = scene.AddObserver(scene.NodeAddedEvent, add_item)
     yield slicer_session
+    slicer_session.app.layouts = None
+    slicer_session.app.testing = True
     scene.RemoveObserver(tag)
     scene.Clear(1)
     assert list(Path(slicer_session.app.temporaryPath).iterdir()) == []

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ddfm_monai import protocol
 from ddfm_monai.errors import InputError
@@ -35,6 +36,8 @@ def run(behaviour: str, arguments: list[str], events: protocol.EventWriter) -> N
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "refuses":
         raise InputError(f"{second.name}: the image is constant.", "E_CONSTANT")
+    if behaviour == "does-not-align":
+        raise InputError("No better position was found.", "E_REGISTRATION_NO_GAIN")
     if behaviour == "full-disk":
         raise OSError(28, "No space left on device", str(output))
     for step in range(4):
@@ -49,7 +52,12 @@ def run(behaviour: str, arguments: list[str], events: protocol.EventWriter) -> N
     if "--samples" in arguments:
         outputs["uncertainty"] = output.with_name("uncertainty.nrrd")
         fuse(second, outputs["uncertainty"])
-    events.result(outputs, {"arguments": arguments, "prior": "fake", "note": 'quotes " and <xml>'}, {"total": 0.1})
+    provenance = {"arguments": arguments, "prior": "fake", "note": 'quotes " and <xml>'}
+    if behaviour == "aligns":
+        outputs["registration_picture"] = output.with_name("fused_registration.png")
+        Image.new("RGB", (8, 8), "red").save(outputs["registration_picture"])
+        provenance["registration"] = {"sentence": "Moved by 9.0 mm and turned by 2.0 degrees."}
+    events.result(outputs, provenance, {"total": 0.1})
 
 
 def hang(behaviour: str, folder: Path) -> None:

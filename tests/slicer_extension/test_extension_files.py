@@ -22,8 +22,8 @@ TEXT_SUFFIXES = {".py", ".txt", ".md", ".json", ".ui", ".cmake"}
 
 
 def parse(path: Path) -> ast.Module:
-    # ddfm-monai, and so the module, needs Python 3.10.
-    return ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, 10))
+    # ddfm-monai needs Python 3.10; in a Slicer with 3.9 the module must come up to say so.
+    return ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=(3, 9))
 
 
 def is_translation(node: ast.AST) -> bool:
@@ -56,6 +56,20 @@ def test_nothing_heavy_is_imported_when_the_module_is_loaded(path: Path) -> None
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             imported.add((node.module or "").split(".")[0])
     assert not imported & {"torch", "monai", "ddfm_monai", "SimpleITK", "nibabel", "SampleData", "scipy"}
+
+
+def test_no_child_process_opens_a_console_on_windows() -> None:
+    """Only `process.py` starts processes, and says CREATE_NO_WINDOW for each."""
+    calls = []
+    for path in SOURCES:
+        if "Testing" in path.parts:
+            continue
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Call) and re.match(r"(subprocess|os)\.(run|call|check_\w+|Popen|system|popen)$",
+                                                       ast.unparse(node.func)):  # fmt: skip
+                calls.append((path.name, ast.unparse(node)))
+    assert {name for name, _ in calls} == {"process.py"}
+    assert all("_own_process_tree()" in call or "creationflags=_CREATE_NO_WINDOW" in call for _, call in calls)
 
 
 def test_placeholders_of_translated_texts_are_filled_in() -> None:
@@ -138,7 +152,17 @@ def files_under(folder: Path, pattern: str) -> set[str]:
 def test_cmake_lists_what_is_there() -> None:
     scripts = files_under(MODULE, "DDFMFusion.py") | files_under(MODULE / "DDFMFusionLib", "*.py")
     assert cmake_list("MODULE_PYTHON_SCRIPTS") == scripts
-    assert cmake_list("MODULE_PYTHON_RESOURCES") == files_under(MODULE / "Resources", "*")
+    resources = {name for name in files_under(MODULE / "Resources", "*") if not name.endswith(".whl")}
+    assert cmake_list("MODULE_PYTHON_RESOURCES") == resources
+
+
+def test_a_wheel_in_the_extensions_folder_is_packaged(tmp_path: Path) -> None:
+    shutil.copytree(EXTENSION, tmp_path / "ext")
+    wheel = tmp_path / "ext/DDFMFusion/Resources/Wheels/ddfm_monai-9.9-py3-none-any.whl"
+    wheel.write_bytes(b"")
+    done = configure(tmp_path / "ext", tmp_path / "build")
+    assert done.returncode == 0, done.stderr
+    assert "resource Resources/Wheels/ddfm_monai-9.9-py3-none-any.whl" in done.stdout
 
 
 def configure(source: Path, build: Path) -> subprocess.CompletedProcess[str]:

@@ -219,7 +219,9 @@ def test_result_is_placed_linked_and_shown_in_grey(
     fused = logic.fuse(reference, second).fused
 
     array = slicer.util.arrayFromVolume(reference).astype(np.float32)
-    np.testing.assert_allclose(slicer.util.arrayFromVolume(fused), 0.5 * array / array.max(), atol=1e-6)
+    stored = slicer.util.arrayFromVolume(fused)
+    assert stored.dtype == np.int16
+    np.testing.assert_array_equal(stored, np.rint(0.5 * array / array.max() * 32767))
     assert scene.on_same_grid(reference, fused)
     assert fused.GetName() == "T2 + CT head fused"
     assert fused.GetNodeReference("DDFM.reference") is reference
@@ -231,8 +233,33 @@ def test_result_is_placed_linked_and_shown_in_grey(
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(fused)) == study
     display = fused.GetDisplayNode()
     assert display.GetColorNodeID() == "vtkMRMLColorTableNodeGrey"
-    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0.0, 1.0)
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0.0, 32767.0)
     assert not display.GetAutoWindowLevel()
+
+
+def test_slicers_own_dicom_export_finds_an_mr_and_no_black_images(
+    slicer: Any, logic: Any, add_volume: Callable[..., Any], fake_worker: Callable[[str], list[str]]
+) -> None:
+    """The export casts voxels to short integers, and takes a series' tags from its subject hierarchy item."""
+    from DDFMFusionLib.command import FusionSettings
+
+    reference, second = add_volume("T2"), add_volume("CT head")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(reference), "DICOM.SeriesNumber", "7")
+    logic.workerCommand = fake_worker("works")
+    nodes = logic.fuse(reference, second, FusionSettings(uncertainty=True))
+    for node, description, number in (
+        (nodes.fused, "FUSED MR+CT NOT FOR DIAGNOSTIC USE", "701"),
+        (nodes.uncertainty, "UNCERTAINTY MR+CT NOT FOR DIAGNOSTIC USE", "704"),
+    ):
+        values = slicer.util.arrayFromVolume(node)
+        np.testing.assert_array_equal(values.astype(np.int16), values)
+        assert values.max() > 16000
+        item = hierarchy.GetItemByDataNode(node)
+        tags = {tag: hierarchy.GetItemAttribute(item, f"DICOM.{tag}") for tag in ("Modality", "SeriesDescription")}
+        assert tags == {"Modality": "MR", "SeriesDescription": description}
+        assert hierarchy.GetItemAttribute(item, "DICOM.SeriesNumber") == number
+        assert len(description) <= 64
 
 
 def test_result_follows_the_transform_of_the_reference(
@@ -260,7 +287,7 @@ def test_uncertainty_becomes_a_second_volume(
     nodes = logic.fuse(add_volume("T2"), add_volume("CT"), FusionSettings(uncertainty=True))
     assert nodes.uncertainty.GetName() == "T2 + CT fused uncertainty"
     assert nodes.uncertainty.GetDisplayNode().GetColorNodeID() == "vtkMRMLPETProceduralColorNodePET-Heat"
-    assert nodes.uncertainty.GetDisplayNode().GetWindowLevelMax() == pytest.approx(0.5)
+    assert nodes.uncertainty.GetDisplayNode().GetWindowLevelMax() == 16384
 
 
 def test_rgb_result_becomes_a_colour_volume(slicer: Any, scene: Any, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from enum import Enum
 
 from .i18n import _
 
-__all__ = ["CTWindow", "CompareWith", "Device", "Modality"]
+__all__ = ["CTWindow", "CompareMode", "CompareWith", "Device", "Modality"]
 
 
 class Modality(Enum):
@@ -47,12 +47,14 @@ class Device(Enum):
     AUTOMATIC = None
     CPU = "cpu"
     GPU = "cuda"
+    APPLE_GPU = "mps"
 
     def label(self) -> str:
         return {
             Device.AUTOMATIC: _("Automatic (GPU if there is one)"),
             Device.CPU: _("CPU"),
             Device.GPU: _("NVIDIA GPU"),
+            Device.APPLE_GPU: _("Apple GPU"),
         }[self]
 
 
@@ -64,3 +66,20 @@ class CompareWith(Enum):
 
     def label(self) -> str:
         return _("Reference") if self is CompareWith.REFERENCE else _("Second volume")
+
+
+class CompareMode(Enum):
+    """How the fused volume is compared with a source."""
+
+    BLEND = "blend"
+    REVEAL = "reveal"
+    FLICKER = "flicker"
+    SIDE_BY_SIDE = "side by side"
+
+    def label(self) -> str:
+        return {
+            CompareMode.BLEND: _("Blend: the fused volume over the source"),
+            CompareMode.REVEAL: _("Reveal: the fused volume around the mouse"),
+            CompareMode.FLICKER: _("Flicker: both in turns"),
+            CompareMode.SIDE_BY_SIDE: _("Side by side: reference, second, fused"),
+        }[self]

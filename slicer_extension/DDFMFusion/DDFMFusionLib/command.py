@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .choices import Device, Modality
 
-__all__ = ["FusionSettings", "fuse_arguments", "worker_command"]
+__all__ = ["FusionSettings", "fuse_arguments", "slicer_python", "worker_command"]
 
 UNCERTAINTY_SAMPLES = 4
 
@@ -61,9 +61,14 @@ def fuse_arguments(settings: FusionSettings, reference: Path, second: Path, outp
     return [*arguments, "--colour"] if settings.colour else arguments
 
 
+def slicer_python() -> str:
+    """Slicer's Python, or this one where there is no Slicer."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
 def worker_command() -> list[str]:
-    """How to start ``ddfm`` with Slicer's Python, or with this one where there is no Slicer."""
-    return [shutil.which("PythonSlicer") or sys.executable, "-m", "ddfm_monai"]
+    """How to start ``ddfm`` with Slicer's Python."""
+    return [slicer_python(), "-m", "ddfm_monai"]
 
 
 def _unless_automatic(kind: Modality) -> str | None:

@@ -1,18 +1,22 @@
-"""One fusion under way: what it says, how far it is, how it ended."""
+"""One run of the worker: what it says, how far it is, how it ended."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
 from .i18n import _
+from .problem import FusionProblem
 from .process import Worker
 
-__all__ = ["FusionJob", "State"]
+__all__ = ["Job", "State", "start_job"]
 
+FOLDER_PREFIX = "DDFM-"
+SECONDS_UNTIL_LEFT_OVER = 24 * 3600.0
 SECONDS_UNTIL_KILLED = 5.0
 SECONDS_UNTIL_SILENCE_IS_STRANGE = 120.0
 
@@ -27,7 +31,7 @@ class State(Enum):
     CANCELLED = "cancelled"
 
 
-class FusionJob:
+class Job:
     """Follows a worker that speaks ddfm-monai's JSON-lines protocol.
 
     Call :meth:`poll` from a timer; it never blocks. When :attr:`is_over`, take the outputs and :meth:`close`.
@@ -37,6 +41,7 @@ class FusionJob:
         folder: its temporary folder; :meth:`close` removes it.
         parse_line: ``ddfm_monai.protocol.parse_line``.
         clock: seconds, for telling silence and for how long to be patient when cancelling.
+        cancelled: what is said after a cancel.
 
     Attributes:
         state: where the job is.
@@ -44,6 +49,7 @@ class FusionJob:
         outputs: role to file, once a ``result`` has come.
         provenance: how the result was made.
         problem: why it failed, for people.
+        code: the stable name of why it failed, such as ``"E_REGISTRATION_NO_GAIN"``.
         details: what else is known about the failure.
     """
 
@@ -53,17 +59,20 @@ class FusionJob:
         folder: Path,
         parse_line: Callable,
         clock: Callable[[], float] = time.monotonic,
+        cancelled: str = "",
     ) -> None:
         self.state = State.RUNNING
         self.progress: dict = {}
         self.outputs: dict[str, Path] = {}
         self.provenance: dict = {}
         self.problem = ""
+        self.code = ""
         self.details = ""
         self._worker = worker
         self._folder = folder
         self._parse_line = parse_line
         self._clock = clock
+        self._cancelled = cancelled
         self._last_sign = clock()
         self._cancelled_at = 0.0
 
@@ -131,7 +140,7 @@ class FusionJob:
             self.outputs = {role: Path(path) for role, path in fields["outputs"].items()}
             self.provenance = fields.get("provenance") or {}
         elif event.name == "error":
-            self.problem = fields["message"]
+            self.problem, self.code = fields["message"], fields["code"]
             if fields["code"] == "E_PROTOCOL":
                 self._worker.terminate()
             return [self.problem]
@@ -142,10 +151,10 @@ class FusionJob:
     def _settle(self, code: int) -> None:
         if self.state is State.CANCELLING:
             self.state = State.CANCELLED
-            self.problem = _("The fusion was cancelled.")
+            self.problem = self._cancelled
             return
         fused = self.outputs.get("fused")
-        if code == 0 and not self.problem and fused is not None and fused.is_file():
+        if code == 0 and not self.problem and fused is not None and fused.exists():
             self.state = State.FINISHED
             return
         self.state = State.FAILED
@@ -163,3 +172,45 @@ class FusionJob:
         if code == 0:
             return _("The worker ended without a result. The log shows what it printed.")
         return _("The worker ended with exit code {code}. The log shows what it printed.").format(code=code)
+
+
+def start_job(
+    parent: Path,
+    command: list[str],
+    make_arguments: Callable[[Path], list[str]],
+    cancelled: str,
+    clock: Callable[[], float] = time.monotonic,
+) -> Job:
+    """Make a private folder, let it be filled, and start the worker on it.
+
+    Args:
+        parent: where the folder is made.
+        command: what runs ``ddfm``.
+        make_arguments: writes the worker's inputs into the folder and returns its arguments.
+        cancelled: what is said after a cancel.
+        clock: see :class:`Job`.
+
+    Raises:
+        FusionProblem: the worker cannot be started, or as ``make_arguments`` raises.
+    """
+    # ddfm-monai is installed on first use, so it cannot be imported earlier.
+    from ddfm_monai.protocol import parse_line
+
+    _remove_left_over(parent)
+    # Private to this user, for the volumes are patient data.
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))
+    try:
+        worker = Worker([*command, *make_arguments(folder)])
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise FusionProblem(_("The worker could not be started: {error}").format(error=error)) from error
+        raise
+    return Job(worker, folder, parse_line, clock, cancelled)
+
+
+def _remove_left_over(parent: Path) -> None:
+    """Remove what a Slicer that crashed in the middle of its work has left behind."""
+    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
+        if time.time() - folder.stat().st_mtime > SECONDS_UNTIL_LEFT_OVER:
+            shutil.rmtree(folder, ignore_errors=True)

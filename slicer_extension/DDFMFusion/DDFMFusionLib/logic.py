@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +11,26 @@ import slicer
 
 from . import scene
 from .choices import Modality
-from .command import FusionSettings, fuse_arguments, worker_command
+from .command import FusionSettings, fuse_arguments, slicer_python, worker_command
 from .i18n import _
-from .job import FusionJob, State
-from .parameters import DDFMFusionParameterNode
+from .job import Job, State, start_job
+from .parameters import DDFMFusionParameterNode, settings_of
 from .problem import FusionProblem
-from .process import Worker
+from .process import run
 
-__all__ = ["Fusion", "load_sample_pair", "start_fusion", "why_not"]
+__all__ = [
+    "Fusion",
+    "colour_is_possible",
+    "kinds_of",
+    "load_sample_pair",
+    "remarks",
+    "start_fusion",
+    "to_start",
+    "why_not",
+]
 
-FOLDER_PREFIX = "DDFM-"
-SECONDS_UNTIL_LEFT_OVER = 24 * 3600.0
 SAMPLE_RESOLUTION_MM = 1.0
+COLOURED = (Modality.PET, Modality.SPECT)
 
 
 def why_not(parameters: DDFMFusionParameterNode) -> str:
@@ -44,8 +49,6 @@ def _why_not_pair(reference: slicer.vtkMRMLScalarVolumeNode, second: slicer.vtkM
     problem = scene.why_unusable(reference) or scene.why_unusable(second)
     if problem:
         return problem
-    if scene.patients_differ(reference, second):
-        return _("DICOM says that the two volumes belong to different patients.")
     if not scene.overlap(reference, second):
         return _("The two volumes do not overlap. Are they of the same part of the body, and is a transform missing?")
     return ""
@@ -57,6 +60,46 @@ def _why_not_settings(parameters: DDFMFusionParameterNode) -> str:
     return ""
 
 
+def kinds_of(parameters: DDFMFusionParameterNode) -> tuple[Modality, Modality]:
+    """What both volumes are taken for: as chosen, or as DICOM or the name says."""
+    chosen = (
+        (parameters.referenceVolume, parameters.referenceKind),
+        (parameters.secondVolume, parameters.secondKind),
+    )
+    first, second = (
+        scene.modality_of(node) if kind is Modality.AUTOMATIC and node is not None else kind for node, kind in chosen
+    )
+    return first, second
+
+
+def colour_is_possible(parameters: DDFMFusionParameterNode) -> bool:
+    """Whether one of the sources is of a kind that has colours."""
+    return any(kind in COLOURED for kind in kinds_of(parameters))
+
+
+def remarks(parameters: DDFMFusionParameterNode) -> list[str]:
+    """What the user should know of the chosen pair before fusing it."""
+    nodes = (parameters.referenceVolume, parameters.secondVolume)
+    said = []
+    if scene.patients_differ(*nodes):
+        said.append(_("The two volumes carry different patient IDs."))
+    for node in nodes:
+        frame, count = scene.frames_of(node)
+        if count > 1:
+            said.append(
+                _("{name} is a sequence; the frame shown now ({frame} of {count}) is fused, and no other.").format(
+                    name=node.GetName(), frame=frame, count=count
+                )
+            )
+    return said
+
+
+def to_start(parameters: DDFMFusionParameterNode) -> FusionSettings:
+    """The settings with which the chosen pair is fused: colour only where there is one."""
+    settings = settings_of(parameters)
+    return dataclasses.replace(settings, colour=settings.colour and colour_is_possible(parameters))
+
+
 class Fusion:
     """One run of the worker on two volumes of the scene.
 
@@ -66,7 +109,7 @@ class Fusion:
         reference_id, second_id: the sources' node IDs.
     """
 
-    def __init__(self, job: FusionJob, pair: scene.ExportedPair, reference_id: str, second_id: str) -> None:
+    def __init__(self, job: Job, pair: scene.ExportedPair, reference_id: str, second_id: str) -> None:
         self.job = job
         self._pair = pair
         self._sources = (reference_id, second_id)
@@ -79,13 +122,22 @@ class Fusion:
         """
         try:
             if self.job.state is not State.FINISHED:
-                raise FusionProblem(self.job.problem, self.job.details)
+                raise FusionProblem(_with_remedy(self.job), self.job.details)
             try:
                 return scene.add_results(self.job.outputs, self.job.provenance, self._pair, *self._sources)
             except RuntimeError as error:
                 raise FusionProblem(str(error)) from error
         finally:
             self.job.close()
+
+
+def _with_remedy(job: Job) -> str:
+    """What went wrong, and the way out that only this panel has."""
+    if not job.code.startswith("E_REGISTRATION"):
+        return job.problem
+    return _(
+        "{problem}\nIn the section Settings, Register with Slicer's own module opens another registration."
+    ).format(problem=job.problem)
 
 
 def start_fusion(
@@ -104,51 +156,44 @@ def start_fusion(
     Raises:
         FusionProblem: no disk space, or the worker cannot be started.
     """
-    # ddfm-monai is installed on first use, so it cannot be imported earlier.
-    from ddfm_monai.protocol import parse_line
-
     settings = _with_guesses(settings, reference, second)
-    _remove_left_over(Path(slicer.app.temporaryPath))
-    # Private to this user, for the volumes are patient data.
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=slicer.app.temporaryPath))
-    try:
+    exported: list[scene.ExportedPair] = []
+
+    def arguments(folder: Path) -> list[str]:
         pair = scene.export_pair(reference, second, folder)
-        arguments = fuse_arguments(settings, pair.reference, pair.second, folder / "fused.nrrd")
-        worker = Worker([*(command or worker_command()), *arguments])
-    except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise FusionProblem(_("The worker could not be started: {error}").format(error=error)) from error
-        raise
-    return Fusion(FusionJob(worker, folder, parse_line, clock), pair, reference.GetID(), second.GetID())
+        exported.append(pair)
+        return fuse_arguments(settings, pair.reference, pair.second, folder / "fused.nrrd")
+
+    job = start_job(
+        Path(slicer.app.temporaryPath),
+        command or worker_command(),
+        arguments,
+        _("The fusion was cancelled."),
+        clock,
+    )
+    return Fusion(job, exported[0], reference.GetID(), second.GetID())
 
 
-def _remove_left_over(parent: Path) -> None:
-    """Remove what a Slicer that crashed in the middle of a fusion has left behind."""
-    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
-        if time.time() - folder.stat().st_mtime > SECONDS_UNTIL_LEFT_OVER:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def load_sample_pair(folder: Path, command: list[str] | None = None) -> list[slicer.vtkMRMLScalarVolumeNode]:
+def load_sample_pair(
+    folder: Path, command: list[str] | None = None, meanwhile: Callable[[], None] = lambda: None
+) -> list[slicer.vtkMRMLScalarVolumeNode]:
     """Make the phantom with ddfm-monai in ``folder`` and load its MRI and CT.
 
     Args:
         command: the Python to use; by default Slicer's.
+        meanwhile: called while it is made; see `.process.run`.
 
     Raises:
         FusionProblem: the phantom could not be made.
     """
-    python = command or worker_command()[:1]
     script = (
         "import sys; from ddfm_monai.phantom import write_phantom; "
         "write_phantom(sys.argv[1], resolution=float(sys.argv[2]))"
     )
-    made = subprocess.run(
-        [*python, "-c", script, str(folder), str(SAMPLE_RESOLUTION_MM)], capture_output=True, text=True, check=False
-    )
-    if made.returncode != 0:
-        raise FusionProblem(_("The sample volumes could not be made."), made.stderr)
+    python = command or [slicer_python()]
+    code, output = run([*python, "-c", script, str(folder), str(SAMPLE_RESOLUTION_MM)], meanwhile=meanwhile)
+    if code != 0:
+        raise FusionProblem(_("The sample volumes could not be made."), output)
     return [scene.load_volume(folder / f"{name}.nii.gz", f"Phantom {name.upper()}") for name in ("mri", "ct")]
 
 

@@ -28,11 +28,11 @@ _SPARE_BYTES = 64 * 2**20
 
 
 def write_nrrd(path: Path, array: np.ndarray, ijk_to_ras: np.ndarray) -> None:
-    """Write a grey volume.
+    """Write a grey or a colour volume.
 
     Args:
         path: the file, ``.nrrd``.
-        array: (K, J, I), as ``slicer.util.arrayFromVolume`` gives it.
+        array: (K, J, I), or (K, J, I, 3) for colour, as ``slicer.util.arrayFromVolume`` gives it.
         ijk_to_ras: (4, 4), voxel (i, j, k) to RAS mm.
 
     Raises:
@@ -60,15 +60,16 @@ def write_nrrd(path: Path, array: np.ndarray, ijk_to_ras: np.ndarray) -> None:
 def _header(array: np.ndarray, ijk_to_ras: np.ndarray) -> str:
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ijk_to_ras
     vectors = ["(" + ",".join(repr(float(value)) for value in column[:3]) + ")" for column in lps.T]
+    is_colour = array.ndim == 4
     return "\n".join(
         [
             "NRRD0004",
             f"type: {_TYPES[array.dtype.name]}",
-            "dimension: 3",
+            f"dimension: {array.ndim}",
             "space: left-posterior-superior",
             "sizes: " + " ".join(str(size) for size in reversed(array.shape)),
-            "space directions: " + " ".join(vectors[:3]),
-            "kinds: domain domain domain",
+            "space directions: " + "none " * is_colour + " ".join(vectors[:3]),
+            "kinds: " + "RGB-color " * is_colour + "domain domain domain",
             "endian: little",
             "encoding: raw",
             f"space origin: {vectors[3]}",

@@ -7,7 +7,7 @@ from typing import Annotated
 import slicer
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
-from .choices import CompareWith, CTWindow, Device, Modality
+from .choices import CompareMode, CompareWith, CTWindow, Device, Modality
 from .command import FusionSettings
 
 __all__ = ["DDFMFusionParameterNode", "settings_of"]
@@ -25,7 +25,8 @@ class DDFMFusionParameterNode:
     withUncertainty: also make a volume of the spread of several samples.
     steps: sampling steps, 0 for automatic. seed: of the noise.
     device: where to compute. priorFile: weights; empty for the shipped ones.
-    fusedVolume, compareWith, fusedOpacity: what the slice views show.
+    fusedVolume, compareWith, compareMode: what a comparison shows.
+    fusedShown: per cent of the fused volume in a blend.
     """
 
     referenceVolume: slicer.vtkMRMLScalarVolumeNode
@@ -44,7 +45,8 @@ class DDFMFusionParameterNode:
     priorFile: str = ""
     fusedVolume: slicer.vtkMRMLScalarVolumeNode
     compareWith: CompareWith = CompareWith.REFERENCE
-    fusedOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 1.0
+    compareMode: CompareMode = CompareMode.BLEND
+    fusedShown: Annotated[float, WithinRange(0.0, 100.0)] = 100.0
 
 
 def settings_of(parameters: DDFMFusionParameterNode) -> FusionSettings:

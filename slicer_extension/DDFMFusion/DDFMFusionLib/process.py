@@ -9,11 +9,14 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "run"]
 
+WINDOWS = os.name == "nt"
+_CREATE_NO_WINDOW = 0x08000000  # the subprocess module has the names on Windows only
+_CREATE_NEW_PROCESS_GROUP = 0x00000200
 _LONGEST_LINE = 2**20
 _WAITING_LINES = 5000
 _ERROR_TAIL_LINES = 30
@@ -82,7 +85,7 @@ class Worker:
 
     def terminate(self) -> None:
         """Ask the process tree to end (on Windows, where nobody can be asked: end it)."""
-        if os.name == "nt":
+        if WINDOWS:
             self._kill_tree()
         else:
             self._signal_tree(signal.SIGTERM)
@@ -104,8 +107,13 @@ class Worker:
                 self._lines.put((name, line))
 
     def _kill_tree(self) -> None:
-        if os.name == "nt":
-            subprocess.run(["taskkill", "/T", "/F", "/PID", str(self._process.pid)], capture_output=True, check=False)
+        if WINDOWS:
+            subprocess.run(
+                ["taskkill", "/T", "/F", "/PID", str(self._process.pid)],
+                capture_output=True,
+                check=False,
+                creationflags=_CREATE_NO_WINDOW,
+            )
         else:
             self._signal_tree(signal.SIGKILL)
 
@@ -115,6 +123,40 @@ class Worker:
 
 
 def _own_process_tree() -> dict[str, Any]:
-    if os.name == "nt":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    if WINDOWS:
+        return {"creationflags": _CREATE_NEW_PROCESS_GROUP | _CREATE_NO_WINDOW}
     return {"start_new_session": True}
+
+
+def run(
+    command: Sequence[str],
+    on_line: Callable[[str], None] = lambda line: None,
+    meanwhile: Callable[[], None] = lambda: None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
+    """Run a command to its end in a process of its own, while the caller stays alive.
+
+    Args:
+        command: program and arguments.
+        on_line: is given every line that it prints.
+        meanwhile: is called about ten times a second, for example to let the application handle its events.
+        environment: added to this process's environment.
+
+    Returns:
+        Exit code, and all that it printed.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+    worker = Worker(command, environment)
+    printed: list[str] = []
+    try:
+        while (code := worker.exit_code()) is None:
+            for _, line in worker.read(wait=0.1):
+                printed.append(line.decode("utf-8", errors="replace").rstrip())
+                on_line(printed[-1])
+            meanwhile()
+    except BaseException:
+        worker.kill()
+        raise
+    return code, "\n".join(printed)

@@ -19,23 +19,32 @@ from .i18n import _
 from .nrrd import write_nrrd
 
 __all__ = [
+    "GREY_MAXIMUM",
+    "PROVENANCE_ATTRIBUTE",
+    "REFERENCE_ROLE",
+    "SECOND_ROLE",
     "ExportedPair",
     "FusedNodes",
     "add_results",
     "export_pair",
+    "frames_of",
+    "is_result",
     "load_volume",
     "modality_of",
     "on_same_grid",
     "overlap",
     "patients_differ",
-    "set_opacity",
-    "show_layers",
+    "recorded_pair",
     "why_unusable",
 ]
 
 REFERENCE_ROLE = "DDFM.reference"
 SECOND_ROLE = "DDFM.second"
 PROVENANCE_ATTRIBUTE = "DDFM.provenance"
+PAIR_ATTRIBUTE = "DDFM.pair"
+GREY_MAXIMUM = 32767
+"""Voxel value of fused grey 1.0, as `ddfm dicom` stores it; Slicer's own DICOM export reads short integers."""
+REGISTRATION_PICTURE = "registration_picture"
 GREY = "vtkMRMLColorTableNodeGrey"
 UNCERTAINTY_COLOURS = "vtkMRMLPETProceduralColorNodePET-Heat"
 
@@ -47,11 +56,15 @@ class ExportedPair:
     Args:
         reference, second: uncompressed NRRD files.
         transform_id: the linear transform under which the reference lies, and the result must; None for the world.
+        bent: the reference was resampled under a non-linear transform.
+        second_affine: (4, 4) IJK to RAS of the second in the reference's coordinates; None if it was resampled.
     """
 
     reference: Path
     second: Path
     transform_id: str | None
+    bent: bool = False
+    second_affine: list[list[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,11 +75,14 @@ class FusedNodes:
         fused: the fused volume.
         uncertainty: how much the samples differ, if it was asked for.
         alignment: the linear transform that was found for the second volume; it is not applied to it.
+        sentence, picture: what the alignment did, for people: a sentence, and a PNG file's bytes.
     """
 
     fused: slicer.vtkMRMLScalarVolumeNode
     uncertainty: slicer.vtkMRMLScalarVolumeNode | None = None
     alignment: slicer.vtkMRMLLinearTransformNode | None = None
+    sentence: str = ""
+    picture: bytes = b""
 
 
 # -- Questions about volumes -----------------------------------------------------------------------
@@ -79,7 +95,7 @@ def why_unusable(node: slicer.vtkMRMLVolumeNode) -> str:
         return _("{name} has no voxels.").format(name=node.GetName())
     if image.GetNumberOfScalarComponents() != 1:
         return _("{name} is a colour volume; choose a grey one.").format(name=node.GetName())
-    if np.isclose(np.linalg.det(_ijk_to_ras(node)[:3, :3]), 0.0):
+    if np.isclose(np.linalg.det(ijk_to_ras(node)[:3, :3]), 0.0):
         return _("{name} has no usable geometry (a spacing is zero).").format(name=node.GetName())
     return ""
 
@@ -105,6 +121,26 @@ def modality_of(node: slicer.vtkMRMLVolumeNode) -> Modality:
     return guess_modality(dicom or node.GetAttribute("DICOM.Modality"), node.GetName() or "")
 
 
+def is_result(node: slicer.vtkMRMLVolumeNode | None) -> bool:
+    """Whether a volume was made by this module."""
+    return node is not None and bool(node.GetAttribute(PROVENANCE_ATTRIBUTE))
+
+
+def frames_of(node: slicer.vtkMRMLVolumeNode) -> tuple[int, int]:
+    """Which frame of a sequence a volume shows now, counted from 1, and how many there are; (1, 1) for no sequence."""
+    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
+    for browser in browsers:
+        sequence = browser.GetSequenceNode(node)
+        if sequence is not None:
+            return browser.GetSelectedItemNumber() + 1, sequence.GetNumberOfDataNodes()
+    return 1, 1
+
+
+def recorded_pair(fused: slicer.vtkMRMLVolumeNode) -> dict:
+    """How the sources of a result lay when it was fused: ``bent`` and ``second_affine`` of `ExportedPair`."""
+    return json.loads(fused.GetAttribute(PAIR_ATTRIBUTE) or "{}")
+
+
 def patients_differ(reference: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolumeNode) -> bool:
     """Whether DICOM says that the volumes belong to two patients. False if it says nothing about one of them."""
     patients = [_patient_id(node) for node in (reference, second)]
@@ -126,10 +162,17 @@ def export_pair(reference: slicer.vtkMRMLVolumeNode, second: slicer.vtkMRMLVolum
     with _unwarped(reference) as fixed, _unwarped(second) as moving:
         frame = fixed.GetParentTransformNode()
         reference_file, second_file = folder / "reference.nrrd", folder / "second.nrrd"
-        write_nrrd(reference_file, slicer.util.arrayFromVolume(fixed), _ijk_to_ras(fixed))
+        write_nrrd(reference_file, slicer.util.arrayFromVolume(fixed), ijk_to_ras(fixed))
         to_reference = _transform_between(moving.GetParentTransformNode(), frame)
-        write_nrrd(second_file, slicer.util.arrayFromVolume(moving), to_reference @ _ijk_to_ras(moving))
-        return ExportedPair(reference_file, second_file, frame.GetID() if frame else None)
+        second_affine = to_reference @ ijk_to_ras(moving)
+        write_nrrd(second_file, slicer.util.arrayFromVolume(moving), second_affine)
+        return ExportedPair(
+            reference_file,
+            second_file,
+            frame.GetID() if frame else None,
+            bent=fixed is not reference,
+            second_affine=second_affine.tolist() if moving is second else None,
+        )
 
 
 # -- Back ------------------------------------------------------------------------------------------
@@ -153,30 +196,26 @@ def add_results(
     names = [node.GetName() if node else _("(deleted)") for node in sources]
     name = _("{reference} + {second} fused").format(reference=names[0], second=names[1])
     fused = load_volume(outputs["fused"], name)
+    _store_as_integers(fused)
     _describe(fused, sources, pair, provenance)
+    _name_for_dicom(fused, sources, "FUSED")
     fused.SetDescription(_("DDFM fusion for display. Not for diagnosis or measurement: grey values have no unit."))
-    _set_display(fused, GREY, 0.0, 1.0)
+    _set_display(fused, GREY, 0.0, GREY_MAXIMUM)
     uncertainty = None
     if "uncertainty" in outputs:
         uncertainty = load_volume(outputs["uncertainty"], _("{name} uncertainty").format(name=fused.GetName()))
+        _store_as_integers(uncertainty)
         _describe(uncertainty, sources, pair, provenance)
+        _name_for_dicom(uncertainty, sources, "UNCERTAINTY")
         uncertainty.SetDescription(_("Spread (standard deviation) of several DDFM samples. Not for diagnosis."))
         highest = float(slicer.util.arrayFromVolume(uncertainty).max())
-        _set_display(uncertainty, UNCERTAINTY_COLOURS, 0.0, highest or 1.0)
+        _set_display(uncertainty, UNCERTAINTY_COLOURS, 0.0, highest or GREY_MAXIMUM)
     alignment = None
     if "transform" in outputs and sources[1] is not None:
         alignment = _load_alignment(outputs["transform"], sources[1], pair)
-    return FusedNodes(fused, uncertainty, alignment)
-
-
-def show_layers(under: slicer.vtkMRMLVolumeNode | None, fused: slicer.vtkMRMLVolumeNode | None, opacity: float) -> None:
-    """Show ``fused`` over ``under`` in all slice views, with ``opacity`` from 0 to 1."""
-    slicer.util.setSliceViewerLayers(background=under, foreground=fused, label=None, foregroundOpacity=opacity)
-
-
-def set_opacity(opacity: float) -> None:
-    """Change only how much of the upper layer is seen."""
-    slicer.util.setSliceViewerLayers(foregroundOpacity=opacity)
+    registration = provenance.get("registration") or {}
+    picture = outputs[REGISTRATION_PICTURE].read_bytes() if REGISTRATION_PICTURE in outputs else b""
+    return FusedNodes(fused, uncertainty, alignment, str(registration.get("sentence", "")), picture)
 
 
 # -- Pieces ----------------------------------------------------------------------------------------
@@ -186,14 +225,14 @@ def _shape(node: slicer.vtkMRMLVolumeNode) -> tuple[int, int, int]:
     return node.GetImageData().GetDimensions()
 
 
-def _ijk_to_ras(node: slicer.vtkMRMLVolumeNode) -> np.ndarray:
+def ijk_to_ras(node: slicer.vtkMRMLVolumeNode) -> np.ndarray:
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 def _ijk_to_world(node: slicer.vtkMRMLVolumeNode) -> np.ndarray:
-    return _transform_between(node.GetParentTransformNode(), None) @ _ijk_to_ras(node)
+    return _transform_between(node.GetParentTransformNode(), None) @ ijk_to_ras(node)
 
 
 def _transform_between(
@@ -276,8 +315,44 @@ def _describe(
         if source is not None:
             node.SetNodeReferenceID(role, source.GetID())
     node.SetAttribute(PROVENANCE_ATTRIBUTE, json.dumps(provenance, ensure_ascii=True))
+    node.SetAttribute(PAIR_ATTRIBUTE, json.dumps({"bent": pair.bent, "second_affine": pair.second_affine}))
     if sources[0] is not None:
         _place_beside(node, sources[0])
+
+
+def _store_as_integers(node: slicer.vtkMRMLVolumeNode) -> None:
+    """Grey 0 to 1 as 0 to 32767. Slicer's own DICOM export cuts off decimals: of 0 to 1 it would leave black images."""
+    values = slicer.util.arrayFromVolume(node)
+    if values.dtype.kind == "f":
+        stored = np.rint(np.clip(values, 0, 1) * GREY_MAXIMUM).astype(np.int16)
+        slicer.util.updateVolumeFromArray(node, stored)
+
+
+def _name_for_dicom(node: slicer.vtkMRMLVolumeNode, sources: list[slicer.vtkMRMLVolumeNode | None], what: str) -> None:
+    """What Slicer's own DICOM export takes from the subject hierarchy; by itself it would say CT."""
+    hierarchy, item = _hierarchy_item(node)
+    if not item:
+        return
+    kinds = "+".join(modality_of(source).name if source is not None else "?" for source in sources)
+    number = _series_number(sources[0])
+    for tag, value in {
+        "Modality": "MR",  # no values with a unit; as `ddfm dicom` writes it
+        "SeriesDescription": f"{what} {kinds} NOT FOR DIAGNOSTIC USE",
+        "SeriesNumber": str(number * 100 + (1 if what == "FUSED" else 4)),
+        "Manufacturer": "ddfm-monai",
+        "Model": "DDFM",
+    }.items():
+        hierarchy.SetItemAttribute(item, f"DICOM.{tag}", value)
+
+
+def _series_number(source: slicer.vtkMRMLVolumeNode | None) -> int:
+    """The source's Series Number; 90 where there is none."""
+    if source is not None:
+        hierarchy, item = _hierarchy_item(source)
+        text = hierarchy.GetItemAttribute(item, "DICOM.SeriesNumber") if item else ""
+        if text.isdecimal():
+            return int(text)
+    return 90
 
 
 def _place_beside(node: slicer.vtkMRMLVolumeNode, neighbour: slicer.vtkMRMLVolumeNode) -> None:

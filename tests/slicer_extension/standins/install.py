@@ -8,7 +8,8 @@ import types
 from pathlib import Path
 from typing import Any
 
-from .app import Application
+from .app import Application, DicomDatabase
+from .modules import MODULE_FOLDER
 
 __all__ = ["application", "install"]
 
@@ -35,7 +36,10 @@ def install(with_qt: bool) -> Any:
     if not hasattr(slicer, "app"):
         slicer.app = Application()
         slicer.mrmlScene = _new_scene(slicer)
-        slicer.modules = types.SimpleNamespace(volumes=_volumes_module(slicer))
+        slicer.modules = types.SimpleNamespace(
+            volumes=_volumes_module(slicer), ddfmfusion=types.SimpleNamespace(path=str(MODULE_FOLDER / "DDFMFusion.py"))
+        )
+        slicer.dicomDatabase = DicomDatabase()
     if "qt" not in sys.modules:
         _install_qt(slicer, with_qt)
     if "slicer.i18n" not in sys.modules:
@@ -67,6 +71,8 @@ def _install_qt(slicer: Any, with_qt: bool) -> None:
 
         sys.modules["qt"], sys.modules["ctk"] = qt_modules.make_qt(), qt_modules.make_ctk()
         slicer.qMRMLWidget, slicer.qMRMLNodeComboBox = qt_modules.qMRMLWidget, qt_modules.qMRMLNodeComboBox
+        # Slicer's own Python files name many widgets that this module has none of.
+        slicer.__getattr__ = qt_modules.placeholder("slicer", ("qMRML", "qSlicer"))
     else:
         sys.modules["qt"], sys.modules["ctk"] = types.ModuleType("qt"), types.ModuleType("ctk")
 

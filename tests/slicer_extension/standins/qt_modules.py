@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
-__all__ = ["PanelLoader", "make_ctk", "make_qt", "qMRMLNodeComboBox", "qMRMLWidget"]
+__all__ = ["PanelLoader", "make_ctk", "make_qt", "placeholder", "qMRMLNodeComboBox", "qMRMLWidget"]
 
 
 class Manners:
@@ -121,6 +121,7 @@ class ctkSliderWidget(Manners, QtWidgets.QWidget):
         self._slider = QtWidgets.QSlider(QtCore.Qt.Horizontal, self)
         self._slider.setRange(0, self.STEPS)
         self._number = QtWidgets.QDoubleSpinBox(self)
+        self._page = 10.0
         row = QtWidgets.QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self._slider)
@@ -147,6 +148,11 @@ class ctkSliderWidget(Manners, QtWidgets.QWidget):
     singleStep = QtCore.Property(
         float, lambda self: self._number.singleStep(), lambda self, value: self._number.setSingleStep(value)
     )
+    pageStep = QtCore.Property(float, lambda self: self._page, lambda self, value: setattr(self, "_page", value))
+    decimals = QtCore.Property(
+        int, lambda self: self._number.decimals(), lambda self, value: self._number.setDecimals(value)
+    )
+    suffix = QtCore.Property(str, lambda self: self._number.suffix(), lambda self, value: self._number.setSuffix(value))
 
 
 class qMRMLWidget(Manners, QtWidgets.QWidget):
@@ -168,6 +174,7 @@ class qMRMLNodeComboBox(Manners, QtWidgets.QComboBox):
         self._tags: list[int] = []
         self._types: list[str] = []
         self._flags = {"noneEnabled": False, "showChildNodeTypes": True}
+        self._attributes: list[tuple[str, str]] = []
         self._ids: list[str | None] = []
         self._current: str | None = None
         self.currentIndexChanged.connect(self._on_index)
@@ -207,7 +214,14 @@ class qMRMLNodeComboBox(Manners, QtWidgets.QComboBox):
         super().setCurrentIndex(self._ids.index(node_id) if node_id in self._ids else -1)
         self._on_index()
 
+    def addAttribute(self, node_type: str, name: str) -> None:
+        """Nodes of this type must have this attribute, with any value."""
+        self._attributes.append((node_type, name))
+        self._refill()
+
     def _wanted(self, node: Any) -> bool:
+        if any(node.IsA(kind) and node.GetAttribute(name) is None for kind, name in self._attributes):
+            return False
         if self._flags["showChildNodeTypes"]:
             return any(node.IsA(kind) for kind in self._types)
         return node.GetClassName() in self._types
@@ -296,16 +310,33 @@ def make_qt() -> types.ModuleType:
         "QSettings": QSettings,
         "QFileDialog": QFileDialog,
         "QIcon": QtGui.QIcon,
+        "QColor": QtGui.QColor,
+        "QPixmap": QtGui.QPixmap,
+        "QApplication": QtWidgets.QApplication,
     }
     for name, value in {**plain, **QT_CLASSES}.items():
         setattr(module, name, value)
+    module.__getattr__ = placeholder("qt", ("Q",))
     return module
+
+
+def placeholder(module: str, prefixes: tuple[str, ...]) -> Callable[[str], type]:
+    """``__getattr__`` of a module: an empty class, always the same, for a name that only has to exist."""
+    made: dict[str, type] = {}
+
+    def find(name: str) -> type:
+        if not name.startswith(prefixes):
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return made.setdefault(name, type(name, (), {}))
+
+    return find
 
 
 def make_ctk() -> types.ModuleType:
     module = types.ModuleType("ctk")
     for cls in (ctkCollapsibleButton, ctkSliderWidget):
         setattr(module, cls.__name__, cls)
+    module.__getattr__ = placeholder("ctk", ("ctk",))
     return module
 
 

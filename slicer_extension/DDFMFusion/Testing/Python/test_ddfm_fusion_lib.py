@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import signal
 import sys
 import tempfile
+import types
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 if str(Path(__file__).parents[2]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from DDFMFusionLib import geometry
+from DDFMFusionLib import geometry, process
 from DDFMFusionLib.choices import Device, Modality
 from DDFMFusionLib.command import FusionSettings, fuse_arguments
 from DDFMFusionLib.display import duration_text, progress_text
 from DDFMFusionLib.guess import guess_modality
-from DDFMFusionLib.job import FusionJob, State
+from DDFMFusionLib.job import Job, State
 from DDFMFusionLib.nrrd import write_nrrd
 from DDFMFusionLib.process import Worker
 
@@ -127,6 +130,15 @@ class NrrdTest(unittest.TestCase):
         self.assertIn("space origin: (-5.0,-6.0,7.0)", lines)
         self.assertEqual(data, np.arange(24, dtype="<i2").tobytes())
 
+    def test_colour_has_its_axis_first(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "a.nrrd"
+            write_nrrd(path, np.zeros((2, 3, 4, 3), np.uint8), np.eye(4))
+            lines = path.read_bytes().split(b"\n\n", 1)[0].decode().splitlines()
+        self.assertIn("sizes: 3 4 3 2", lines)
+        self.assertIn("space directions: none (-1.0,0.0,0.0) (0.0,-1.0,0.0) (0.0,0.0,1.0)", lines)
+        self.assertIn("kinds: RGB-color domain domain domain", lines)
+
 
 def start(script: str) -> Worker:
     return Worker([sys.executable, "-c", script])
@@ -175,6 +187,22 @@ class WorkerTest(unittest.TestCase):
         self.assertEqual(worker.exit_code(), 0)
 
 
+class WindowsTest(unittest.TestCase):
+    def test_every_child_is_told_to_open_no_console(self) -> None:
+        """On other systems the calls are only looked at."""
+        seen: list[dict] = []
+        done = types.SimpleNamespace(pid=7, stdout=io.BytesIO(), stderr=io.BytesIO(), poll=lambda: 0, wait=lambda: 0)
+        with mock.patch.object(process, "WINDOWS", True), mock.patch.object(process, "subprocess") as subprocess:
+            subprocess.Popen.side_effect = lambda *_, **options: seen.append(options) or done
+            subprocess.run.side_effect = lambda *_, **options: seen.append(options)
+            worker = Worker(["program"])
+            worker.terminate()
+            worker.kill()
+        self.assertEqual(len(seen), 3)
+        for options in seen:
+            self.assertTrue(options["creationflags"] & 0x08000000)
+
+
 class PatientTest(unittest.TestCase):
     """A worker that does not want to end."""
 
@@ -186,7 +214,7 @@ class PatientTest(unittest.TestCase):
             "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
             "print('up', flush=True)\nwhile True: signal.pause()"
         )
-        job = FusionJob(worker, folder, lambda line: None, clock=lambda: now[0])
+        job = Job(worker, folder, lambda line: None, clock=lambda: now[0])
         self.assertEqual(worker.read(wait=60.0), [("stdout", b"up\n")])
         job.cancel()
         job.poll(wait=0.05)
@@ -199,7 +227,7 @@ class PatientTest(unittest.TestCase):
 
     def test_silence_is_reported_only_while_it_runs(self) -> None:
         now = [0.0]
-        job = FusionJob(
+        job = Job(
             start("import threading; threading.Event().wait()"),
             Path(tempfile.mkdtemp()),
             lambda line: None,
