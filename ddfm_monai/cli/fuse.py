@@ -42,7 +42,11 @@ def fuse(
 
     Writes the fused volume on the reference's grid, a JSON beside it that says how it was made, and a PNG to look at.
     """
+    from ddfm_monai.fusion.pairs import check_folder
+
     with _host(json_lines) as host:
+        check_folder(reference)
+        check_folder(second)
         if _is_dicom_output(reference, output):
             return _fuse_series(reference, second, output, prior, settings, overwrite, host)
         jobs, lonely = _find_jobs(reference, second, output)

@@ -17,6 +17,7 @@ __all__ = ["PRIOR", "choice", "with_settings"]
 
 PRIOR = typer.Option("medical", help="A known prior (ddfm prior list) or a weight file.")
 
+_KINDS = ("reference_kind", "second_kind")
 _FLAGS = {"colour": ("--colour", "--color")}
 
 
@@ -54,11 +55,14 @@ def _option(item: Any) -> inspect.Parameter:
     flags = _FLAGS.get(item.name, (f"--{item.name.replace('_', '-')}",))
     if isinstance(item.default, bool):
         kind: Any = bool
+    elif item.name in _KINDS:
+        kind = str  # kinds have more names than are shown: FusionSettings knows and checks them
     elif rules["choices"]:
         kind = choice(item.name)
     else:
         kind = int if rules["minimum"] is not None or isinstance(item.default, int) else str
-    option = typer.Option(item.default, *flags, help=rules["help"], min=rules["minimum"])
+    shown = f"[{'|'.join(rules['choices'])}]" if item.name in _KINDS else None
+    option = typer.Option(item.default, *flags, help=rules["help"], min=rules["minimum"], metavar=shown)
     return inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ddfm_monai.errors import UsageError
 from ddfm_monai.volumes import PICTURE_SUFFIXES, READABLE_SUFFIXES, stem_of, suffix_of
 
-__all__ = ["Pair", "find_pairs", "target_in", "volumes_in"]
+__all__ = ["Pair", "check_folder", "find_pairs", "target_in", "volumes_in"]
+
+_NOTES = ("README", "CHANGES", "LICENSE", "DICOMDIR")
+_LOOKED_AT = 2000  # entries of a folder; an export of DICOM files may have a hundred thousand
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,7 @@ def find_pairs(reference: Path, second: Path) -> tuple[list[Pair], list[Path]]:
             raise UsageError(f"{path}: no such file or folder.", "E_MISSING")
         if path.is_dir() and not any(path.iterdir()):
             raise UsageError(f"{path}: the folder is empty; there is nothing to fuse.", "E_EMPTY")
-        if path.is_dir():
-            _check_no_folder_of_folders(path)
+        check_folder(path)
     are_folders = [path.is_dir() and bool(volumes_in(path)) for path in (reference, second)]
     if are_folders[0] != are_folders[1]:
         raise UsageError(f"{reference}, {second}: one is a folder of files and the other is not. Give two of a kind.")
@@ -53,12 +56,12 @@ def find_pairs(reference: Path, second: Path) -> tuple[list[Pair], list[Path]]:
     return pairs, lonely
 
 
-def _check_no_folder_of_folders(folder: Path) -> None:
-    """A BIDS tree, or one folder per subject: neither a folder of volumes nor a DICOM series."""
-    if any(path.is_file() and not path.name.startswith(".") for path in folder.iterdir()):
+def check_folder(folder: Path) -> None:
+    """Raise UsageError for a BIDS tree or one folder per subject: neither a folder of volumes nor a DICOM series."""
+    if not folder.is_dir() or any(path.is_file() and not _is_note(path) for path in folder.iterdir()):
         return
     inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    files = (file for path in inner for file in sorted(path.rglob("*")) if _is_volume(file))
+    files = (file for path in inner for file in islice(path.rglob("*"), _LOOKED_AT) if _is_volume(file))
     found = next((file for file in files if suffix_of(file) not in PICTURE_SUFFIXES), None)  # DICOM exports have those
     if found is not None:
         raise UsageError(
@@ -67,6 +70,11 @@ def _check_no_folder_of_folders(folder: Path) -> None:
             "the files of a pair have the same name.",
             "E_SUBJECT_FOLDERS",
         )
+
+
+def _is_note(path: Path) -> bool:
+    """What lies about at the top of a data set (BIDS: dataset_description.json, participants.tsv, README)."""
+    return path.name.startswith(".") or path.stem in _NOTES or path.suffix.lower() in (".json", ".tsv", ".csv", ".md")
 
 
 def _is_volume(path: Path) -> bool:
