@@ -24,6 +24,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from ddfm_monai.dicom.attributes import plain_date
 from ddfm_monai.dicom.codes import FUSION, OWN_MODEL_NAME, OWN_SCHEME
 from ddfm_monai.dicom.errors import DicomError, Problem
 from ddfm_monai.dicom.geometry import Vector3
@@ -652,7 +653,8 @@ def _short_pixels(
     if ds.file_meta.TransferSyntaxUID.is_encapsulated:
         return None
     expected = rows * columns * len(frames) * (whole(ds, "BitsAllocated") or 0) // 8
-    length = remaining - (8 if ds.file_meta.TransferSyntaxUID.is_implicit_VR else 12)
+    # As it is encoded, not as the transfer syntax says: pydicom reads implicit data that are called explicit.
+    length = remaining - (12 if after_header[4:6] in (b"OW", b"OB") else 8)
     if length < expected:
         return Problem("E_PIXEL_DATA", f"Pixel Data has {max(length, 0)} bytes instead of {expected}", path)
     return None
@@ -682,7 +684,7 @@ def _t1_weighted(ds: Dataset) -> bool:
 def _acquired(ds: Dataset) -> str:
     """``YYYYMMDDHHMMSS`` of the series, else the study; ``""`` if neither has a date."""
     for kind in ("Series", "Study"):
-        date, time = text(ds, f"{kind}Date"), text(ds, f"{kind}Time")
-        if re.fullmatch(r"\d{8}", date):
+        date, time = plain_date(text(ds, f"{kind}Date")), text(ds, f"{kind}Time")
+        if date is not None:
             return date + (re.sub(r"\D", "", time) + "000000")[:6]
     return ""

@@ -11,13 +11,14 @@ from pydicom.uid import SpatialRegistrationStorage, generate_uid
 
 from ddfm_monai._version import __version__
 from ddfm_monai.dicom.attributes import (
-    BODY,
     PATIENT_STUDY_OPTIONAL,
     PATIENT_STUDY_REQUIRED,
     copy_attributes,
+    copy_body_part,
     decimal_string,
 )
 from ddfm_monai.dicom.codes import OWN_MODEL_NAME
+from ddfm_monai.dicom.headers import quiet_pydicom
 from ddfm_monai.dicom.read import DicomVolume
 from ddfm_monai.dicom.references import SourceImages, frame_of_reference, instances_of, reference_series
 from ddfm_monai.dicom.write import Derivation, save
@@ -28,6 +29,7 @@ _SERIES_OFFSET = 2
 """Series Number of the object: grey is +0, colour +1."""
 
 
+@quiet_pydicom()
 def write_registration(derivation: Derivation, path: Path) -> str:
     """Write the rigid registration of a result.
 
@@ -53,7 +55,8 @@ def write_registration(derivation: Derivation, path: Path) -> str:
     copy_attributes(ds, header, PATIENT_STUDY_REQUIRED, required=True)
     ds.FrameOfReferenceUID = frame_of_reference(derivation.base)
     copy_attributes(ds, header, PATIENT_STUDY_OPTIONAL)
-    copy_attributes(ds, header, [keyword for keyword in BODY if keyword != "AcquisitionNumber"])
+    copy_attributes(ds, header, ["PatientPosition"])
+    copy_body_part(ds, *(source.headers[0] for source in derivation.sources))
     ds.Modality = "REG"
     ds.SeriesNumber = derivation.series_number + _SERIES_OFFSET
     ds.SeriesDescription = "Rigid registration for fusion"

@@ -26,7 +26,7 @@ from ddfm_monai.dicom.headers import (
     text,
 )
 from ddfm_monai.dicom.registration import RegistrationObject, registration_object
-from ddfm_monai.dicom.split import split_series
+from ddfm_monai.dicom.split import FEWEST_SLICES, split_series
 from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.errors import UsageError
 from ddfm_monai.progress import Progress, ProgressCallback, silent
@@ -164,7 +164,7 @@ def look_at(path: Path) -> ImageHeader | RegistrationObject | Problem:
     except DicomError as error:
         return error.problem
     except OSError as error:
-        return Problem("E_UNREADABLE_FILE", f"the file cannot be read ({error.strerror})", path)
+        return Problem("E_UNREADABLE_FILE", f"the file cannot be read ({error.strerror or type(error).__name__})", path)
     except Exception as error:  # one file's bytes, whatever they do to pydicom, must not stop the scan
         return Problem("E_HEADER", f"the header cannot be read ({type(error).__name__})", path)
     if isinstance(found, ImageHeader) and any("encod" in remark or "charset" in remark.lower() for remark in remarks):
@@ -178,7 +178,7 @@ def _classify(ds: FileDataset, path: Path, file: BinaryIO) -> ImageHeader | Regi
         if MEDIA_STORAGE_DIRECTORY in (sop_class, stored_class):
             return Problem("S_DICOMDIR", "the file is a DICOMDIR", path)
         if not sop_class:
-            raise HeaderError("SOPClassUID is missing")
+            raise HeaderError("SOPClassUID is missing, or the data are not in the Transfer Syntax that the file names")
         if sop_class == SPATIAL_REGISTRATION:
             return registration_object(ds, path)
     except HeaderError as error:
@@ -213,9 +213,30 @@ def _sorted_into_series(images: list[ImageHeader], broken: list[Problem]) -> tup
             beside[key].append(problem)
             if len(keys) == 1 and problem.code == "E_HEADER":
                 refused.setdefault(key, problem)
-    found = []
+    found, torn = _one_series_per_slice(series)
     for key, members in series.items():
+        if key in torn:
+            continue
         for item in split_series(members, beside[key]):
             refusal = refused.get(key) if item.problem is None else None
             found.append(replace(item, problem=refusal, grid=None) if refusal is not None else item)
     return tuple(sorted(found, key=lambda item: item.key))
+
+
+def _one_series_per_slice(
+    series: dict[tuple[str, str, str], list[ImageHeader]],
+) -> tuple[list[SubSeries], set[tuple[str, str, str]]]:
+    """Series of one slice each that lie like one volume, as one that is refused; and the keys of those series."""
+    single: dict[tuple[str, str], list[ImageHeader]] = defaultdict(list)
+    for (patient, study, _), members in series.items():
+        if len(members) == 1 and len(members[0].frames) == 1:
+            single[patient, study].append(members[0])
+    found, keys = [], set()
+    for images in single.values():
+        for item in split_series(images) if len(images) >= FEWEST_SLICES else []:
+            if item.problem is None and len(item.slices) >= FEWEST_SLICES:
+                text = f"{len(item.slices)} slices lie like one volume, but each has a Series Instance UID of its own"
+                found.append(replace(item, problem=Problem("E_SERIES_PER_SLICE", text), grid=None))
+                paths = set(item.paths)
+                keys |= {(i.patient_key, i.study_uid, i.series_uid) for i in images if i.path in paths}
+    return found, keys

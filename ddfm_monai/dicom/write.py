@@ -28,14 +28,16 @@ from pydicom.uid import (
 
 from ddfm_monai._version import __version__
 from ddfm_monai.dicom.attributes import (
-    BODY,
     MR_ACQUISITION,
     PATIENT_STUDY_OPTIONAL,
     PATIENT_STUDY_REQUIRED,
+    SERIES,
     copy_attributes,
+    copy_body_part,
     decimal_string,
 )
 from ddfm_monai.dicom.codes import FUSION, OWN_MODEL_NAME, SPATIAL_RESAMPLING, own_scheme_item
+from ddfm_monai.dicom.headers import quiet_pydicom
 from ddfm_monai.dicom.read import DicomVolume
 from ddfm_monai.dicom.references import contributing_equipment, frame_of_reference, reference_series, source_images
 from ddfm_monai.dicom.subseries import SubSeries
@@ -103,6 +105,7 @@ class WrittenSeries:
     files: tuple[Path, ...]
 
 
+@quiet_pydicom()
 def write_grey(
     fused: NDArray[np.floating], derivation: Derivation, folder: Path, sop_class: SopClass = "mr"
 ) -> WrittenSeries:
@@ -136,6 +139,7 @@ def write_grey(
     return _write("grey", common, [plane.T for plane in np.moveaxis(stored, 2, 0)], derivation, folder)
 
 
+@quiet_pydicom()
 def write_colour(fused: NDArray[Any], derivation: Derivation, folder: Path) -> WrittenSeries:
     """Write a colour volume as one 8-bit RGB series of Secondary Capture images.
 
@@ -160,6 +164,7 @@ def write_colour(fused: NDArray[Any], derivation: Derivation, folder: Path) -> W
     return _write("colour", common, list(stored.transpose(3, 2, 1, 0)), derivation, folder)
 
 
+@quiet_pydicom()
 def verify_series(written: WrittenSeries, expected: NDArray[Any], base: DicomVolume) -> None:
     """Read a series back from disk and compare it with what was to be written.
 
@@ -211,10 +216,9 @@ def _patient_and_study(ds: Dataset, derivation: Derivation) -> None:
     header = derivation.base.headers[0]
     copy_attributes(ds, header, PATIENT_STUDY_REQUIRED, required=True)
     copy_attributes(ds, header, PATIENT_STUDY_OPTIONAL)
-    copy_attributes(ds, header, BODY)
+    copy_attributes(ds, header, SERIES)
+    copy_body_part(ds, *(source.headers[0] for source in derivation.sources))
     ds.FrameOfReferenceUID = frame_of_reference(derivation.base)
-    if "BodyPartExamined" not in ds and derivation.second is not None:
-        copy_attributes(ds, derivation.second.headers[0], ["BodyPartExamined"])
 
 
 def _series(ds: Dataset, derivation: Derivation, kind: Literal["grey", "colour"]) -> None:
@@ -339,7 +343,9 @@ def _mr_image(ds: Dataset, derivation: Derivation) -> None:
     for keyword in ("ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength"):
         if keyword not in ds:
             setattr(ds, keyword, None)
-    if "IR" in ds.ScanningSequence and "InversionTime" not in ds:
+    if "IR" not in ds.ScanningSequence:  # type 2C
+        ds.pop("InversionTime", None)
+    elif "InversionTime" not in ds:
         ds.InversionTime = None
     if {"CG", "PPG"} & set(_as_list(ds.ScanOptions)):
         ds.TriggerTime = None  # type 2C with heart gating; the result has no single trigger time
