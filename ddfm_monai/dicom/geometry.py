@@ -120,7 +120,7 @@ def fit_grid(
         if problem.code == "E_DUPLICATE_POSITION" or not _touch(heights, thicknesses):
             raise problem.error()
         index = (heights - heights[0]) / np.diff(heights).min()
-        count = int(np.ceil(index[-1] - 1e-6)) + 1
+        count = int(np.ceil(index[-1] - 0.05)) + 1  # the last decimals of positions make no plane more
         index *= (count - 1) / index[-1]
         uneven = tuple(float(value) for value in index)
     else:

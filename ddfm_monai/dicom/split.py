@@ -42,10 +42,6 @@ DIXON = {"IN_PHASE", "OUT_PHASE", "OPP_PHASE", "IP", "OP", "WATER", "FAT", "W", 
 CONTRAST_THAT_TELLS = ("StackID", "EchoTime", "DiffusionBValue", "InversionTime", "InversionTimes")
 CONTRAST_WITHIN_A_VOLUME = ("KVP", "ConvolutionKernel")
 
-# In these no slices of one volume should differ, but they may by mistake.
-UNLIKE = ("Rows", "Columns", "SOPClassUID", "PhotometricInterpretation", "Orientation", "PixelSpacing",
-          "FrameOfReferenceUID")  # fmt: skip
-
 FEWEST_SLICES = 4
 """Fewer are no automatic candidate, and no acquisition of its own."""
 
@@ -99,18 +95,20 @@ class _Group:
     Args:
         labels: the named values that set them apart.
         entries: the slices.
+        kind: the number of the group of :func:`_by_kind` that they come from.
         mixed: attributes that differ within the volume.
         problem: why it cannot be decided which volumes these are.
     """
 
     labels: dict[str, str]
     entries: list[_Entry]
+    kind: int = 0
     mixed: list[str] = field(default_factory=list)
     problem: Problem | None = None
 
     def part(self, entries: Sequence[_Entry], **labels: str) -> _Group:
         """Some of the slices, with further labels."""
-        return _Group({**self.labels, **labels}, list(entries), list(self.mixed), self.problem)
+        return _Group({**self.labels, **labels}, list(entries), self.kind, list(self.mixed), self.problem)
 
 
 def split_series(images: Sequence[ImageHeader], broken_beside: Sequence[Problem] = ()) -> list[SubSeries]:
@@ -217,6 +215,8 @@ def _by_kind(entries: list[_Entry]) -> list[_Group]:
         if incomplete:
             max(complete, key=lambda group: len(group.entries)).entries.extend(incomplete)
         groups.extend(complete)
+    for number, group in enumerate(groups):
+        group.kind = number
     return groups
 
 
@@ -332,7 +332,7 @@ def _undecided(parts: list[_Group], code: str = "E_PIECES") -> _Group:
     if code == "E_FRAMES_OF_REFERENCE":
         found = f"{len(entries)} slices lie like one volume, but have {len(parts)} different Frame of Reference UIDs"
     labels = {key: value for key, value in parts[0].labels.items() if key not in telling}
-    return _Group(labels, entries, problem=Problem(code, found))
+    return _Group(labels, entries, parts[0].kind, problem=Problem(code, found))
 
 
 # ------------------------------------------------------------------------------------------------ repetitions
@@ -428,9 +428,7 @@ def _without_torn(groups: list[_Group]) -> list[_Group]:
 
 
 def _fill_each_other(one: _Group, other: _Group) -> bool:
-    if one.problem or other.problem or min(len(one.entries), len(other.entries)) < 2:
-        return False
-    if one.labels["Kind"] != other.labels["Kind"] or all(one.labels.get(k) == other.labels.get(k) for k in UNLIKE):
+    if one.problem or other.problem or one.kind == other.kind or min(len(one.entries), len(other.entries)) < 2:
         return False
     if not all(entry.placed for entry in (*one.entries, *other.entries)):
         return False
