@@ -7,10 +7,8 @@ Nothing heavy is imported here: each command imports torch, MONAI and the rest i
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 import traceback
-import warnings
 from collections.abc import Sequence
 
 import typer
@@ -49,23 +47,12 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def _silence_libraries() -> None:
-    """Warnings of libraries may quote what stands in a header, and so a patient: they stay away from screen and logs.
-
-    ``PYTHONWARNINGS`` and ``python -W`` bring them back.
-    """
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-
-
 def run(arguments: Sequence[str]) -> int:
     """Run one command, for example ``run(["fuse", "a.nii.gz", "b.nii.gz", "-o", "f.nii.gz"])``.
 
     Returns:
         What the shell gets, see :class:`ddfm_monai.errors.ExitCode`.
     """
-    _silence_libraries()
     try:
         code = app(args=list(arguments), standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort, Cancelled):
