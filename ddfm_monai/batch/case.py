@@ -141,6 +141,7 @@ class CaseOutcome:
         seconds: how long it took.
         outputs: one entry per series written: ``kind, series_uid, sop_class_uid, instance_uids``.
         warnings: codes of remarks.
+        remarks: sentences about this pair that a person should read, from its provenance.
     """
 
     case_id: str
@@ -160,6 +161,7 @@ class CaseOutcome:
     seconds: float = 0.0
     outputs: tuple[Mapping[str, Any], ...] = field(default=())
     warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, pair: Pair, status: Status, **more: Any) -> CaseOutcome:
@@ -346,6 +348,7 @@ def _outcome(pair: Pair, status: Status, record: Mapping[str, Any]) -> CaseOutco
         shape=tuple(record["shape"]),
         outputs=tuple(record["outputs"]),
         warnings=tuple(record["warnings"]),
+        remarks=tuple(record["provenance"]["warnings"]),
     )
 
 

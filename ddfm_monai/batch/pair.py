@@ -243,10 +243,12 @@ def missing_options(scan: ScanResult, options: PairingOptions, found: PairingRes
         max_days=max([options.max_days, *days]),
     )
     again = find_pairs(scan, more)
-    if again.ambiguous and options.select == "error":
-        best = find_pairs(scan, replace(more, select="best"))
-        if len(best.pairs) > len(again.pairs):
-            more, again = replace(more, select="best"), best
+    choices: tuple[Select, ...] = ("best", "all")  # where the best is not clear, all
+    for select in choices if again.ambiguous and options.select == "error" else ():
+        chosen = find_pairs(scan, replace(more, select=select))
+        if len(chosen.pairs) > len(again.pairs):
+            more, again = replace(more, select=select), chosen
+            break
     if len(again.pairs) <= len(found.pairs):
         return None
     added = {

@@ -80,4 +80,5 @@ def _row(outcome: CaseOutcome) -> list[object]:
         f"{output['kind']}={output.get('series_uid') or output['instance_uids'][0]}" for output in outcome.outputs
     )
     values["warnings"] = " ".join(outcome.warnings)
+    values["remarks"] = " ".join(outcome.remarks)
     return list(values.values())

@@ -99,7 +99,7 @@ def _order(item: SubSeries) -> tuple[str, int, SeriesKey]:
 def _partners(pairing: PairingResult, missing: Missing | None) -> dict[SeriesKey, list[str]]:
     """For each series, what the last column says: at the second of a pair the pair, else why it is in none."""
     notes: dict[SeriesKey, list[str]] = defaultdict(list)
-    named: list[tuple[Pair, str]] = [(pair, f"RUN, {_how(pair)}") for pair in pairing.pairs]
+    named: list[tuple[Pair, str]] = [(pair, f"RUN, {_how(pair)}, case {pair.case_id}") for pair in pairing.pairs]
     for status, entries in (("ambiguous", pairing.ambiguous), ("skipped", pairing.skipped)):
         for entry in entries:
             if entry.pair is None:

@@ -43,8 +43,9 @@ class FolderResult:
     @property
     def warnings(self) -> list[str]:
         """What a person should look at: a code and its meaning, or a sentence."""
-        codes = [code for code in self.record["warnings"] if code in EXPLANATIONS]
-        said = [text for text in self.provenance.get("warnings", []) if text.partition(":")[0] not in codes]
+        said: list[str] = self.provenance["warnings"]
+        told = {text.partition(":")[0] for text in said}
+        codes = [code for code in self.record["warnings"] if code in EXPLANATIONS and code not in told]
         return [*(f"{code}: {EXPLANATIONS[code].what} {EXPLANATIONS[code].remedy}" for code in codes), *said]
 
 

@@ -253,6 +253,8 @@ class _Screen:
         detail = f"{outcome.code} {outcome.message}" if outcome.code else f"{outcome.seconds:.1f} s"
         detail = " ".join([detail, *outcome.warnings])
         self.bar.console.print(Text(outcome.status, style), outcome.case_id, Text(detail), soft_wrap=True)
+        for remark in outcome.remarks:
+            self.bar.console.print(Text(f"  {remark}", "yellow"), soft_wrap=True)
         self.bar.advance(self.cases)
 
     def show_scan(self, found: ScanResult, pairing: PairingResult, missing: Missing | None) -> None:
