@@ -15,7 +15,7 @@ from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from ddfm_monai.errors import Cancelled, DDFMError
-from ddfm_monai.method import DDFMInferer, Step, noise_field
+from ddfm_monai.method import DDFMInferer, SourceNoise, Step, noise_field
 from ddfm_monai.priors import Prior
 from ddfm_monai.progress import Progress, ProgressCallback
 from ddfm_monai.volumes import SliceBatch, SlicePlan, assemble, slice_batches
@@ -68,6 +68,7 @@ class Chains:
         inferer: the loop; chain k starts from its seed + k.
         network: the prior, on its device.
         plan: how the volume is cut.
+        source_noise: of the first and of the second source, in slices as the plan cuts them; None for a clean one.
         samples: number of chains.
         batch_size: slices at a time, or None for what suits the device.
         progress: told after every step.
@@ -76,6 +77,7 @@ class Chains:
     inferer: DDFMInferer
     network: Prior
     plan: SlicePlan
+    source_noise: SourceNoise
     samples: int
     batch_size: int | None
     progress: ProgressCallback
@@ -134,7 +136,7 @@ class Chains:
         """
         device = self.network.device
         try:
-            fused = inferer(inputs.to(device), self.network, noise.to(device), count)
+            fused = inferer(inputs.to(device), self.network, noise.to(device), count, source_noise=self.source_noise)
             return cast(Tensor, fused).cpu()
         except torch.OutOfMemoryError as error:
             if len(inputs) == 1:

@@ -18,6 +18,7 @@ from ddfm_monai import rules
 from ddfm_monai._version import __version__
 from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.fusion.chains import Chains
+from ddfm_monai.fusion.source_noise import as_cut, carried, describe_noise, noise_of
 from ddfm_monai.method import DDFMInferer
 from ddfm_monai.priors import DEFAULT_PRIOR, Prior, as_prior
 from ddfm_monai.priors.precision import choose_precision
@@ -110,7 +111,11 @@ def fuse_volumes(
     transform = registration.matrix if registration else None
     overlap = overlap_fraction(a.volume, b.volume, transform)
     remarks += _check_overlap(a, b, overlap, chosen)
-    b = b.onto(a, transform)
+    noise_a, noise_b = noise_of(a), noise_of(b)
+    moved = b.onto(a, transform)
+    noise_moved = carried(noise_b, b, a, transform) if moved.resampled else noise_b
+    accounts = describe_noise(noise_a, a), describe_noise(noise_b, b)
+    b = moved
     keeps_colour = chosen.colour or (is_picture(a.volume) and (a.is_colour or b.is_colour))
     coloured = colour_source(a, b) if keeps_colour else None
 
@@ -118,7 +123,8 @@ def fuse_volumes(
     network = _place(prior, chosen)
     foreground, plan = plan_pair(a, b, network.stride)
     warnings = [*_told(a, b), *remarks, *_beyond_heads(foreground, plan.axis)]
-    chains = Chains(inferer, network, plan, chosen.samples, chosen.batch_size, progress)
+    source_noise = as_cut(noise_a, plan), as_cut(noise_moved, plan)
+    chains = Chains(inferer, network, plan, source_noise, chosen.samples, chosen.batch_size, progress)
     sampled = chains.fuse(a.grey, b.grey, foreground)
 
     provenance = {
@@ -134,8 +140,8 @@ def fuse_volumes(
             "device": network.device.type,
             "precision": str(network.precision).removeprefix("torch."),
         },
-        "reference": a.describe(),
-        "second": {**b.describe(), "overlap": round(overlap, 4)},
+        "reference": {**a.describe(), "noise": accounts[0]},
+        "second": {**b.describe(), "noise": accounts[1], "overlap": round(overlap, 4)},
         "registration": registration.describe() if registration else None,
         "slices": {"axis": plan.axis, "total": plan.shape[plan.axis], "fused": len(plan.boxes)},
         "voxels_brought_back_into_range": sampled.outside,

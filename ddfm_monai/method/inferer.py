@@ -17,8 +17,9 @@ from ddfm_monai.method.algorithm import sample
 from ddfm_monai.method.foreign import check_scheduler, on_linear_schedule
 from ddfm_monai.method.likelihoods import Likelihood, State, make_likelihood
 from ddfm_monai.method.luma import FULL_RANGE_LUMA
+from ddfm_monai.method.noise import Noise, Observed, denoise
+from ddfm_monai.method.noise_estimate import estimate_noise
 from ddfm_monai.method.schedule import RespacedDDIM
-from ddfm_monai.method.tweedie import tweedie
 
 __all__ = ["DDFMInferer", "Step", "noise_field"]
 
@@ -44,6 +45,10 @@ class Step:
     outside: Tensor | None = None
 
 
+SourceNoise = tuple[Noise | None, Noise | None]
+"""Of the first and of the second source; None: clean."""
+
+
 def noise_field(shape: tuple[int, ...], seed: int) -> Tensor:
     """Standard normal noise that depends on shape and seed only; float32 on the CPU, whatever the device in use."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -64,8 +69,8 @@ class DDFMInferer(Inferer):
     the settings and the seed, not on its batch-mates.
 
     Args:
-        num_inference_steps: network evaluations per slice (and one more for each source that holds noise); by default
-            the likelihood's own.
+        num_inference_steps: network evaluations per slice, and up to five more for each source that holds noise; by
+            default the likelihood's own.
         likelihood: ``"default"``, ``"paper"`` (Algorithm 1 as printed), ``"published"`` (the published code with its
             quirks), or a :class:`~ddfm_monai.method.likelihoods.Likelihood`.
         seed: seed of the start noise.
@@ -124,6 +129,7 @@ class DDFMInferer(Inferer):
         noise: Tensor | None = None,
         callback: Callable[[Step], None] | None = None,
         return_sample: bool = False,
+        source_noise: SourceNoise | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Fuse a batch.
 
@@ -134,6 +140,8 @@ class DDFMInferer(Inferer):
             noise: start noise, (C, H, W) for all or (B, C, H, W); by default from the seed.
             callback: called after each step; an exception raised in it stops the sampling.
             return_sample: also return the sample itself, (B, C, H, W), not clamped.
+            source_noise: the noise of the first and of the second source, None for a clean one; by default it is
+                estimated from each slice by itself, which is less steady than an estimate from a whole scan.
 
         Returns:
             (B, 1, H, W) float32 in [-1, 1], and the sample if asked for.
@@ -146,7 +154,8 @@ class DDFMInferer(Inferer):
             network = on_linear_schedule(network, self.network_scheduler)
         channels = getattr(network, "in_channels", 1)
         noise = self._noise(noise, inputs, channels)
-        state = self.likelihood.prepare(inputs[:, :1], inputs[:, 1:], partial(tweedie, network))
+        denoiser = partial(_denoised, network, noise[:, :1], source_noise)
+        state = self.likelihood.prepare(inputs[:, :1], inputs[:, 1:], denoiser)
         f_0 = sample(
             self._start(state, noise),
             partial(predicted_noise, network, channels),
@@ -187,6 +196,16 @@ class DDFMInferer(Inferer):
 def predicted_noise(network: Callable[[Tensor, Tensor], Tensor], channels: int, f_t: Tensor, t: Tensor) -> Tensor:
     """``ε_θ(f_t, t)``, (B, channels, H, W) float32: what the network predicts, without the variances after it."""
     return network(f_t, t.to(f_t.device).expand(len(f_t)))[:, :channels].float()
+
+
+def _denoised(
+    network: Callable[[Tensor, Tensor], Tensor], white: Tensor, known: SourceNoise | None, a: Tensor, b: Tensor
+) -> tuple[Observed, Observed]:
+    """Both sources without their noise; where it is not known it is estimated, slice by slice."""
+    noise_a, noise_b = (
+        ([estimate_noise(one[0]) for one in y.split(1)] for y in (a, b)) if known is None else ([one] for one in known)
+    )
+    return denoise(network, white, noise_a, a), denoise(network, white, noise_b, b)
 
 
 def _checked(inputs: Tensor) -> Tensor:

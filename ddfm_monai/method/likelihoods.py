@@ -7,9 +7,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ddfm_monai.method.luma import Luma
+from ddfm_monai.method.noise import Denoiser
 from ddfm_monai.method.paper import PaperEM
 from ddfm_monai.method.published import PublishedEM
-from ddfm_monai.method.tweedie import Denoiser
 from ddfm_monai.method.two_scale import TwoScaleEM
 
 __all__ = ["LIKELIHOODS", "Likelihood", "State", "make_likelihood"]
@@ -49,7 +49,10 @@ class Likelihood(Protocol):
         """Everything a result depends on, JSON-able, for the provenance."""
 
     def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None) -> State:
-        """Constant parts and EM state for sources a, b: (B, 1, H, W) in [-1, 1]; denoise: the prior as a denoiser."""
+        """Constant parts and EM state for sources a, b: (B, 1, H, W) in [-1, 1]; denoise: what the prior makes of them.
+
+        A likelihood that takes its sources as they are does not call denoise, which then costs nothing.
+        """
 
     def initial(self, state: Any) -> Tensor | None:
         """(B, 1, H, W) to be noised to the start timestep, or None to start from pure noise."""

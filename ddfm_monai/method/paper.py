@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from ddfm_monai.method.luma import FULL_RANGE_LUMA
+from ddfm_monai.method.noise import Denoiser
 from ddfm_monai.method.splitting import gradient, smoothed
-from ddfm_monai.method.tweedie import Denoiser
 
 __all__ = ["PaperEM"]
 

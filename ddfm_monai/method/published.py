@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ddfm_monai.method.luma import STUDIO_LUMA
+from ddfm_monai.method.noise import Denoiser
 from ddfm_monai.method.splitting import smoothed
-from ddfm_monai.method.tweedie import Denoiser
 
 __all__ = ["PublishedEM"]
 

@@ -18,10 +18,11 @@ equal, so they cancel. The M-step is then a mean per pixel, weighted by w (or v)
 range that f may not leave. The base of f is a hidden variable and persists from step to step, as u does in the paper:
 what the network changes in f, it changes in the details.
 
-Noise: a source is a clean image plus white noise whose sd is estimated per slice. The clean image is one more hidden
-variable, and its expectation is what the prior is made for: Tweedie's formula, one evaluation of the network at the
-timestep with that noise. Where a source has no noise it is followed as it is, and the network enters by the E-step
-alone.
+Noise: a source is a clean image plus noise with a power spectrum (:mod:`ddfm_monai.method.noise`). The clean image is
+one more hidden variable; its expectation is what the prior is made for, and it is found by sampling of its own before
+the first step. That is all that the prior does here that can be seen: a source without noise is followed as it is, the
+network then enters by the E-step alone and moves the result by less than a grey level. Without the prior (``prepare``
+without ``denoise``) the sources are followed with their noise.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddfm_monai.method.luma import MEAN_GREY
-from ddfm_monai.method.tweedie import Denoiser
+from ddfm_monai.method.noise import Denoiser
 
-__all__ = ["TwoScaleEM", "estimate_noise"]
+__all__ = ["TwoScaleEM"]
 
 _TINY = 1e-6
 
@@ -119,10 +120,12 @@ class TwoScaleEM:
 
     def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None) -> _State:
         """Targets, weights and range of sources a, b: (B, 1, H, W) in [-1, 1]."""
-        sd = (estimate_noise(a), estimate_noise(b))
-        background = _common_background(a, b, sd)
+        background = (a <= -1) & (b <= -1)
+        sd_a = sd_b = a.new_zeros(len(a), 1, 1, 1)
         if denoise is not None:
-            a, b = denoise(a, sd[0]), denoise(b, sd[1])
+            observed_a, observed_b = denoise(a, b)
+            a, b, sd_a, sd_b = observed_a.clean, observed_b.clean, observed_a.sd, observed_b.sd
+            background = background | _dark(a, sd_a) & _dark(b, sd_b)
         base = (self._base(a), self._base(b))
         detail = (a - base[0], b - base[1])
         shared = (_gaussian(a, self.lesion_sigma) - base[0], _gaussian(b, self.lesion_sigma) - base[1])
@@ -140,7 +143,7 @@ class TwoScaleEM:
             low=low,
             high=high,
             background=background,
-            noise=sd,
+            noise=(sd_a, sd_b),
             f_base=_mean(base, w),
             responsibility=(w, v),
         )
@@ -207,26 +210,6 @@ class TwoScaleEM:
         return inside
 
 
-def estimate_noise(image: Tensor) -> Tensor:
-    """Standard deviation of white noise, (B, 1, 1, 1), of images (B, 1, H, W) in [-1, 1].
-
-    The residual of a second-difference filter (Immerkaer 1996) in windows of 9 x 9 pixels that are neither black nor
-    saturated; of these the quietest tenth, so that anatomy does not count as noise. What is there in a clean 8-bit
-    picture is texture of up to 4.5 of 255 grey levels: that much is taken off (in fourth powers, so that it hardly
-    changes a noise of twice that), and clean pictures give 0.
-    """
-    kernel = image.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]).view(1, 1, 3, 3) / 6
-    residual = F.conv2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), kernel)
-    power, level = (_separable(x, _mean_matrix) for x in (residual**2, image))
-    quiet = (level > -0.88) & (level < 0.88)
-    power = power.masked_fill(~quiet, torch.inf).flatten(1)
-    tenth = (quiet.flatten(1).sum(1) // 10).tolist()
-    power = torch.stack([row.kthvalue(k + 1).values for row, k in zip(power, tenth, strict=True)])
-    power = power.nan_to_num(posinf=0.0).view(-1, 1, 1, 1)
-    # 1.2: what the quietest tenth of such windows lacks in white noise.
-    return ((1.2**2 * power) ** 2 - (4.5 / 127.5) ** 4).clamp(min=0) ** 0.25
-
-
 def _grey(image: Tensor) -> Tensor:
     """From black (0) to white (1)."""
     return (image + 1) / 2
@@ -261,13 +244,9 @@ def _local_maximum(image: Tensor) -> Tensor:
     return image
 
 
-def _common_background(a: Tensor, b: Tensor, sd: tuple[Tensor, Tensor]) -> Tensor:
-    """Black in both sources, or, where there is noise, not above it in the mean around."""
-
-    def black(image: Tensor, sd: Tensor) -> Tensor:
-        return (_gaussian(image, 1.5) + 1 <= 1.2 * sd) & (sd > 0) | (image <= -1)
-
-    return black(a, sd[0]) & black(b, sd[1])
+def _dark(image: Tensor, sd: Tensor) -> Tensor:
+    """Black; in a source that had noise, up to 0.7 of its sd in the mean around (noise clipped at black leaves 0.4)."""
+    return (_gaussian(image, 1.5) + 1 <= 0.7 * sd) & (sd > 0) | (image <= -1)
 
 
 def _gaussian(image: Tensor, sigma: float) -> Tensor:
@@ -290,11 +269,3 @@ def _gaussian_matrix(size: int, dtype: torch.dtype, device: torch.device, sigma:
     sources = (torch.arange(size)[:, None] + offsets).clamp(0, size - 1)
     weights = (kernel / kernel.sum()).expand(size, -1)
     return torch.zeros(size, size, dtype=kernel.dtype).scatter_add(1, sources, weights).to(dtype).to(device)
-
-
-@lru_cache(maxsize=16)
-def _mean_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(size, size): the mean over 9 pixels, fewer at the edges."""
-    index = torch.arange(size)
-    near = ((index[:, None] - index).abs() <= 4).double()
-    return (near / near.sum(1, keepdim=True)).to(dtype).to(device)

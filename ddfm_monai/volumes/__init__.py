@@ -9,7 +9,7 @@ from __future__ import annotations
 from ddfm_monai.settings import CT_WINDOWS, KINDS, parse_window
 from ddfm_monai.volume import affine_of, check_volume, is_picture, make_volume, spacing_of
 from ddfm_monai.volumes import colour
-from ddfm_monai.volumes.grids import check_overlap, overlap_fraction, resample_to, same_grid
+from ddfm_monai.volumes.grids import check_overlap, index_mapping, overlap_fraction, resample_to, same_grid
 from ddfm_monai.volumes.intensity import (
     Scaling,
     choose_scaling,
@@ -51,6 +51,7 @@ __all__ = [
     "common_foreground",
     "foreground_mask",
     "guess_kind",
+    "index_mapping",
     "is_picture",
     "make_volume",
     "overlap_fraction",

@@ -11,7 +11,7 @@ from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.rules import LEAST_OVERLAP
 from ddfm_monai.volume import affine_of, grid_of, is_picture, make_volume, name_of, space_meta
 
-__all__ = ["check_overlap", "overlap_fraction", "resample_to", "same_grid"]
+__all__ = ["check_overlap", "index_mapping", "overlap_fraction", "resample_to", "same_grid"]
 
 _ORDERS = {"nearest": 0, "linear": 1}
 _SLAB_VOXELS = 1 << 22  # resampling works in slabs so that its index arithmetic stays small
@@ -37,6 +37,17 @@ def check_overlap(first: MetaTensor, second: MetaTensor, transform: np.ndarray |
             "register them (--register rigid).",
             "E_NO_OVERLAP",
         )
+
+
+def index_mapping(moving: MetaTensor, reference: MetaTensor, transform: np.ndarray | None = None) -> np.ndarray:
+    """``(4, 4)``: a voxel of ``reference`` to the place in ``moving`` that it shows, both as voxel indices.
+
+    Args:
+        moving, reference: volumes.
+        transform: as of :func:`resample_to`.
+    """
+    mapping: np.ndarray = np.linalg.inv(affine_of(moving)) @ (np.eye(4) if transform is None else transform)
+    return mapping @ affine_of(reference)
 
 
 def resample_to(
@@ -77,7 +88,7 @@ def resample_to(
     if transform is None and same_grid(reference, moving):
         return make_volume(moving.as_tensor(), affine, **meta)
     check_overlap(reference, moving, transform)
-    mapping = np.linalg.inv(affine_of(moving)) @ (np.eye(4) if transform is None else transform) @ affine
+    mapping = index_mapping(moving, reference, transform)
     data = moving.as_tensor().detach().cpu().numpy()
     shape = tuple(int(n) for n in reference.shape[1:])
     output = np.empty((data.shape[0], *shape), dtype=np.float32, order="F")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from ddfm_monai.method.two_scale import _gaussian, _local_range, _mean_matrix, _separable
+from ddfm_monai.method.two_scale import _gaussian, _local_range
 
 
 @pytest.fixture(params=[(40, 56), (16, 200)])
@@ -18,12 +18,6 @@ def images(request) -> torch.Tensor:
 def test_gaussian_with_continued_edges(images, sigma):
     expected = ndimage.gaussian_filter(images.double().numpy(), (0, 0, sigma, sigma), mode="nearest")
     assert torch.allclose(_gaussian(images, sigma), torch.from_numpy(expected).float(), atol=1e-6)
-
-
-def test_mean_over_the_window_s_part_inside_the_image(images):
-    ones = torch.ones_like(images)
-    sums, counts = (torch.nn.functional.conv2d(x, torch.ones(1, 1, 9, 9), padding=4) for x in (images, ones))
-    assert torch.allclose(_separable(images, _mean_matrix), sums / counts, atol=1e-6)
 
 
 def test_local_range_of_two_images(images):
