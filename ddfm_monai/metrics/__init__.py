@@ -2,7 +2,8 @@
 
 `evaluate_pair` gives the field's table row; `lesion_transfer`, `shared_lesion_transfer`, `noise_gain`,
 `through_plane_coherence` and `hue_error` ask whether lesions, noise, neighbouring slices and colours come through,
-`streak_test` and `pixel_alternation` for artefacts. docs/metrics.md says what each rewards wrongly.
+`streak_test` and `pixel_alternation` for artefacts. docs/metrics.md says what each rewards wrongly. `check_fusion`
+flags where a reader should look at the sources.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ddfm_monai.metrics.artefacts import pixel_alternation, streak_scene, streak_test
+from ddfm_monai.metrics.check import FLAGS, Check, check_fusion
 from ddfm_monai.metrics.coherence import through_plane_coherence
 from ddfm_monai.metrics.colour import hue_error
 from ddfm_monai.metrics.lesions import (
@@ -28,10 +30,13 @@ if TYPE_CHECKING:
     from ddfm_monai.metrics.cumulative import FusionQuality
 
 __all__ = [
+    "FLAGS",
     "LESION_KINDS",
     "METRIC_NAMES",
     "SHARED_KINDS",
+    "Check",
     "FusionQuality",
+    "check_fusion",
     "evaluate_pair",
     "evaluate_slices",
     "hue_error",
