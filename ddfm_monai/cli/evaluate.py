@@ -49,7 +49,7 @@ def evaluate(
 
     from ddfm_monai.metrics.files import match_files
     from ddfm_monai.metrics.html import html_report
-    from ddfm_monai.metrics.tables import csv_text, json_text, terminal_table
+    from ddfm_monai.metrics.tables import check_sentence, csv_text, json_text, terminal_table
 
     pairs, lonely = match_files(fused, a, b)
     messages = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -62,6 +62,8 @@ def evaluate(
     evaluations = _evaluate_all(pairs, how, messages)
     if evaluations:
         Console().print(terminal_table(evaluations))
+        for evaluation in evaluations:
+            typer.echo(f"{evaluation.name}: {check_sentence(evaluation.check)}")
         typer.echo("maximum, mean: of the same sources, pixel by pixel. Not for diagnostic use.")
         for path, text in ((csv, csv_text), (json, json_text), (html, html_report)):
             if path:

@@ -16,6 +16,7 @@ from ddfm_monai.settings import FusionSettings
 
 if TYPE_CHECKING:
     from ddfm_monai.fusion.many import Job
+    from ddfm_monai.fusion.pipeline import FusionResult
     from ddfm_monai.progress import Progress
     from ddfm_monai.protocol import EventWriter
     from ddfm_monai.volumes import Source
@@ -35,6 +36,7 @@ def fuse(
     output: Path = typer.Option(..., "-o", "--output", help="Fused file; for folders, a folder."),
     prior: str = PRIOR,
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace existing results."),
+    check: bool = typer.Option(False, "--check", help="Also write a map of where to look at the sources."),
     json_lines: bool = typer.Option(False, "--json", help="Speak JSON lines on standard output (docs/protocol.md)."),
     settings: FusionSettings = typer.Option(None),
 ) -> int:
@@ -48,14 +50,16 @@ def fuse(
         check_folder(reference)
         check_folder(second)
         if _is_dicom_output(reference, output):
+            if check:
+                raise UsageError(f"{output}: --check writes a volume beside a volume. Name a file: fused.nii.gz.")
             return _fuse_series(reference, second, output, prior, settings, overwrite, host)
         jobs, lonely = _find_jobs(reference, second, output)
         _say_what_is_left_out(lonely, (reference, second), len(jobs), host)
         if not jobs:
             host.say(f"{reference}, {second}: no file names in common; nothing to do.")
             return ExitCode.NOTHING_TO_DO
-        _check_targets(jobs, settings, overwrite)
-        return _fuse_jobs(jobs, prior, settings, host)
+        _check_targets(jobs, settings, overwrite, check)
+        return _fuse_jobs(jobs, prior, settings, host, check)
 
 
 # --- which files -----------------------------------------------------------------------------------------------------
@@ -90,13 +94,13 @@ def _is_dicom_output(reference: Path, output: Path) -> bool:
     return reference.is_dir() and not volumes_in(reference) and suffix_of(output) not in WRITABLE_SUFFIXES
 
 
-def _check_targets(jobs: list[Job], settings: FusionSettings, overwrite: bool) -> None:
+def _check_targets(jobs: list[Job], settings: FusionSettings, overwrite: bool, check: bool) -> None:
     from ddfm_monai.files import check_writable_target
     from ddfm_monai.fusion.outputs import check_target, output_names
 
     for job in jobs:
         check_target(job.target)
-        for path in output_names(job.target, settings).values():
+        for path in output_names(job.target, settings, check).values():
             if path.resolve() in (job.reference.resolve(), job.second.resolve()):
                 raise UsageError(f"{path}: is a source; sources are never written to. Choose another output.")
             check_writable_target(path, overwrite)
@@ -105,7 +109,7 @@ def _check_targets(jobs: list[Job], settings: FusionSettings, overwrite: bool) -
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
-def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Host) -> int:
+def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Host, check: bool) -> int:
     from ddfm_monai.fusion.many import fuse_many
     from ddfm_monai.priors import load_prior
 
@@ -115,8 +119,13 @@ def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Hos
         number = next(begun)
         host.begin(job.reference.name + (f" ({number} of {len(jobs)})" if len(jobs) > 1 else ""))
 
+    def inspect(result: FusionResult) -> FusionResult:
+        return _checked(result, host) if check else result
+
     failed = 0
-    for done in fuse_many(jobs, load_prior(prior), settings, begin=begin, taken=host.taken, progress=host.progress):
+    for done in fuse_many(
+        jobs, load_prior(prior), settings, begin=begin, taken=host.taken, inspect=inspect, progress=host.progress
+    ):
         if done.error is None:
             for warning in done.provenance["warnings"]:
                 if not warning.startswith(("reference: ", "second: ")):  # those were told before the work
@@ -130,6 +139,18 @@ def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Hos
     if failed:
         return ExitCode.ALL_FAILED if failed == len(jobs) else ExitCode.SOME_FAILED
     return ExitCode.DONE
+
+
+def _checked(result: FusionResult, host: _Host) -> FusionResult:
+    """The result with the map of its check; what was found is told and goes into its provenance."""
+    from dataclasses import replace
+
+    from ddfm_monai.metrics.files import check_result
+    from ddfm_monai.metrics.tables import check_sentence
+
+    flags, shares = check_result(result.fused, result.reference01, result.second01, result.provenance["slices"]["axis"])
+    host.say(check_sentence(shares))
+    return replace(result, check=flags, provenance={**result.provenance, "check": shares})
 
 
 def _fuse_series(

@@ -75,6 +75,7 @@ def fuse_many(
     *,
     begin: Callable[[Job], None] = lambda job: None,
     taken: Callable[[Source, Source], None] = lambda reference, second: None,
+    inspect: Callable[[FusionResult], FusionResult] = lambda result: result,
     progress: ProgressCallback = silent,
 ) -> Iterator[Done]:
     """Fuse pair after pair and write each result whole.
@@ -84,6 +85,7 @@ def fuse_many(
         prior, settings: as of :func:`~ddfm_monai.fuse_volumes`.
         begin: told which job is fused now.
         taken: told what its sources were taken for, before they are fused.
+        inspect: given each result before it is written; gives what is to be written.
         progress: of the job that is fused now.
 
     Yields:
@@ -104,7 +106,7 @@ def fuse_many(
         both = sources()
         progress(Progress("read", 1, 1))
         taken(*both)
-        return fuse_volumes(*both, prior=prior, settings=settings, progress=progress)
+        return inspect(fuse_volumes(*both, prior=prior, settings=settings, progress=progress))
 
     with ThreadPoolExecutor(1) as writer:
         pending: Future[Done] | None = None

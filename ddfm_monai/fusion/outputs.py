@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
+
+from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_group
@@ -24,11 +27,11 @@ def check_target(target: Path) -> None:
         )
 
 
-def output_names(target: Path, settings: FusionSettings | None = None) -> dict[str, Path]:
+def output_names(target: Path, settings: FusionSettings | None = None, check: bool = False) -> dict[str, Path]:
     """Role to path of every file that :func:`write_outputs` makes for a fused volume at ``target``.
 
     The roles are ``fused``, ``provenance``; ``preview`` unless the result is itself a picture; ``uncertainty`` for
-    several samples; ``transform`` after a registration.
+    several samples; ``transform`` after a registration; ``check`` for a result that was checked.
     """
     chosen = settings or FusionSettings()
     suffix = suffix_of(target)
@@ -40,6 +43,8 @@ def output_names(target: Path, settings: FusionSettings | None = None) -> dict[s
         names["uncertainty"] = target.with_name(f"{stem}_uncertainty{suffix}")
     if chosen.register == "rigid":
         names["transform"] = target.with_name(f"{stem}.tfm")
+    if check:
+        names["check"] = target.with_name(f"{stem}_check{suffix}")
     return names
 
 
@@ -63,6 +68,7 @@ def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
             samples=1 if result.uncertainty is None else 2,
             register="none" if result.registration is None else "rigid",
         ),
+        check=result.check is not None,
     )
     with atomic_group(target.parent) as folder:
         write_volume(result.fused, folder / target.name)
@@ -73,4 +79,8 @@ def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
             write_volume(result.uncertainty, folder / names["uncertainty"].name)
         if result.registration is not None:
             result.registration.save(folder / names["transform"].name)
+        if result.check is not None:
+            # A picture has no values but its grey levels: 85, 170 and 255 for the three flags.
+            flags = result.check / 3 if suffix_of(target) in PICTURE_SUFFIXES else result.check
+            write_volume(cast(MetaTensor, flags), folder / names["check"].name)
     return names

@@ -59,6 +59,7 @@ class FusionResult:
             samples were drawn.
         registration: the transform that was found, if registration was asked for.
         reference01, second01: (1, X, Y, Z) in [0, 1], the sources as they entered the fusion, on the same grid.
+        check: (1, X, Y, Z), where a reader should look at the sources, and why, if a check was asked for.
     """
 
     fused: MetaTensor
@@ -67,6 +68,7 @@ class FusionResult:
     registration: Registration | None
     reference01: MetaTensor
     second01: MetaTensor
+    check: MetaTensor | None = None
 
 
 @takes_settings

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ddfm_monai.dicom.write import GREY_MAXIMUM
 from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.metrics.check import check_fusion
 from ddfm_monai.metrics.coherence import through_plane_coherence
 from ddfm_monai.metrics.colour import hue_error
 from ddfm_monai.metrics.pair import evaluate_slice
@@ -24,7 +25,9 @@ from ddfm_monai.volumes import (
     PICTURE_SUFFIXES,
     READABLE_SUFFIXES,
     SlicePlan,
+    affine_of,
     colour_source,
+    make_volume,
     plan_pair,
     read_source,
     read_volume,
@@ -40,6 +43,7 @@ __all__ = [
     "Evaluation",
     "PairFiles",
     "Triple",
+    "check_result",
     "evaluate_files",
     "match_files",
     "mean_metrics",
@@ -73,6 +77,8 @@ class Evaluation:
         baselines: `BASELINES` names to the same metrics of the maximum and the mean of the same sources.
         slices: slice index to its metrics.
         pictures: slices to look at, each ``"A"``, ``"B"`` and ``"fused"``: ``(H, W)`` uint8, ``(H, W, 3)`` in colour.
+        flags: for each of these slices what `check_fusion` flags, ``(H, W)``.
+        check: share of the head of each kind of flag.
         notes: what the reader of the figures should know, a sentence each.
     """
 
@@ -82,6 +88,8 @@ class Evaluation:
     slices: dict[int, dict[str, float]]
     pictures: list[dict[str, NDArray[np.uint8]]]
     notes: list[str]
+    flags: list[NDArray[np.uint8]]
+    check: dict[str, float]
 
 
 def match_files(fused: Path, a: Path, b: Path) -> tuple[list[PairFiles], list[str]]:
@@ -213,6 +221,7 @@ def evaluate_files(
     if a.shape[-1] > 1:
         for name, stack in candidates.items():
             metrics[name]["coherence"] = through_plane_coherence(stack, a, b)
+    check = check_fusion(fused, a, b)
     if triple.fused.shape[0] == 3 and triple.colours is not None:
         metrics["fused"]["hue_error"] = hue_error(triple.fused, triple.colours)
     return Evaluation(
@@ -221,8 +230,30 @@ def evaluate_files(
         baselines=metrics,
         slices=slices["fused"],
         pictures=[_views(triple, k) for k in _spread(indices, pictures)],
+        flags=[check.flags[..., k] for k in _spread(indices, pictures)],
+        check=check.shares,
         notes=triple.notes,
     )
+
+
+def check_result(
+    fused: MetaTensor, reference01: MetaTensor, second01: MetaTensor, axis: int
+) -> tuple[MetaTensor, dict[str, float]]:
+    """`check_fusion` of a fusion's volumes.
+
+    Args:
+        fused: ``(1, X, Y, Z)`` in [0, 1], or ``(3, X, Y, Z)`` RGB, 0..255.
+        reference01, second01: ``(1, X, Y, Z)`` in [0, 1], the sources on the same grid.
+        axis: of the slices, 0 to 2.
+
+    Returns:
+        The flags as a volume ``(1, X, Y, Z)``, float32, and each kind's share of the head.
+    """
+    scaled = (fused if fused.shape[0] == 3 else 255 * fused, 255 * reference01, 255 * second01)
+    grey = (_grey8(np.rint(x.detach().cpu().numpy()).clip(0, 255).astype(np.uint8)) for x in scaled)
+    found = check_fusion(*(np.moveaxis(x, axis, -1) for x in grey))
+    flags = np.moveaxis(found.flags, -1, axis)[None].astype(np.float32)
+    return make_volume(flags, affine_of(fused)), found.shares
 
 
 def mean_metrics(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["GLOSSARY", "WARNING", "Entry"]
+__all__ = ["FLAG_MEANINGS", "GLOSSARY", "WARNING", "Entry"]
 
 
 class Entry(NamedTuple):
@@ -115,3 +115,10 @@ GLOSSARY = {
         "A picture that turned grey has no hue to differ by.",
     ),
 }
+
+FLAG_MEANINGS = {
+    "invented": "Structure of a lesion's size that no local combination of the sources explains.",
+    "missing": "A source shows something that does not come through as it does around.",
+    "detail": "Texture of neither source, or none where a source has some.",
+}
+"""The kinds of flags of `check_fusion`; docs/trust.md says what they do not see."""

@@ -14,7 +14,7 @@ from ddfm_monai.metrics.glossary import GLOSSARY
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["csv_text", "json_text", "terminal_table"]
+__all__ = ["check_sentence", "csv_text", "json_text", "terminal_table"]
 
 
 def terminal_table(evaluations: list[Evaluation]) -> Table:
@@ -36,6 +36,12 @@ def terminal_table(evaluations: list[Evaluation]) -> Table:
     return table
 
 
+def check_sentence(shares: dict[str, float]) -> str:
+    """What `check_fusion` found, for people."""
+    kinds = ", ".join(f"{name} {100 * share:.2f} %" for name, share in shares.items() if name != "flagged")
+    return f"check: {100 * shares['flagged']:.2f} % of the head flagged ({kinds})."
+
+
 def csv_text(evaluations: list[Evaluation]) -> str:
     """One line per pair, one column per metric, empty where a pair does not have it."""
     names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.metrics)
@@ -54,6 +60,7 @@ def json_text(evaluations: list[Evaluation]) -> str:
             "metrics": evaluation.metrics,
             "baselines": evaluation.baselines,
             "slices": {str(index): metrics for index, metrics in evaluation.slices.items()},
+            "check": evaluation.check,
             "notes": evaluation.notes,
         }
         for evaluation in evaluations

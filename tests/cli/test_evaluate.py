@@ -91,6 +91,25 @@ def test_table_csv_json_and_html_of_a_volume(ddfm: Run, pair: tuple[Path, Path],
     assert all(name in report for name in METRIC_NAMES) and "rewards wrongly" in report
 
 
+def test_what_no_source_shows_is_flagged_in_table_and_report(
+    ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path
+) -> None:
+    right = read_volume(fused)
+    wrong = right.numpy().copy()
+    x, y = np.ogrid[:56, :64]
+    wrong[0, ..., 3] += 0.3 * np.exp(-((x - 34) ** 2 + (y - 30) ** 2) / 18) * (wrong[0, ..., 3] > 0)
+    write_volume(make_volume(wrong.clip(0, 1), right.affine), tmp_path / "wrong.nii.gz")
+    found = {}
+    for name, path in (("right", fused), ("wrong", tmp_path / "wrong.nii.gz")):
+        code, out, err = ddfm(path, *pair, "--json", tmp_path / f"{name}.json", "--html", tmp_path / f"{name}.html")
+        assert code == 0 and "check:" in out and "flagged" in out, err
+        found[name] = json.loads((tmp_path / f"{name}.json").read_text())["pairs"][0]["check"]
+    assert found["wrong"]["invented"] > found["right"]["invented"] + 0.001
+    reports = {name: (tmp_path / f"{name}.html").read_text() for name in found}
+    assert reports["wrong"].count("<rect") > reports["right"].count("<rect")
+    assert "invented" in reports["right"]
+
+
 def test_pictures_give_exactly_what_their_arrays_give(ddfm: Run, tmp_path: Path) -> None:
     arrays = {name: picture(k) for k, name in enumerate(("fused", "a", "b"))}
     save_pictures(tmp_path, **arrays)

@@ -74,6 +74,33 @@ def test_two_files_give_volume_json_and_picture(ddfm, pair, tmp_path):
     assert [path.read_bytes() for path in pair] == before
 
 
+def test_check_writes_a_map_beside_the_result(ddfm, pair, tmp_path):
+    done = ddfm("fuse", *pair, "-o", "fused.nii.gz", "--check")
+    assert done.returncode == 0, done.stderr
+    assert "fused_check.nii.gz" in done.stdout and "of the head flagged" in done.stderr
+    flags, fused = nib.load(tmp_path / "fused_check.nii.gz"), nib.load(tmp_path / "fused.nii.gz")
+    assert flags.shape == fused.shape and np.allclose(flags.affine, fused.affine)
+    values = np.asarray(flags.dataobj)
+    assert set(np.unique(values)) <= {0, 1, 2, 3}
+    shares = json.loads((tmp_path / "fused.json").read_text())["check"]
+    assert set(shares) == {"flagged", "invented", "missing", "detail"}
+    assert (shares["flagged"] > 0) == bool(values.any())
+    again = ddfm("fuse", *pair, "-o", "fused.nii.gz", "--check")
+    assert again.returncode == 2 and "--overwrite" in again.stderr
+
+
+def test_check_of_pictures_and_of_dicom(ddfm, tmp_path):
+    for seed, name in enumerate("ab"):
+        levels = np.random.default_rng(seed).integers(20, 200, (40, 52), dtype=np.uint8)
+        Image.fromarray(levels).save(tmp_path / f"{name}.png")
+    done = ddfm("fuse", "a.png", "b.png", "-o", "f.png", "--check")
+    assert done.returncode == 0, done.stderr
+    assert set(np.unique(np.asarray(Image.open(tmp_path / "f_check.png")))) <= {0, 85, 170, 255}
+    save_pair(tmp_path / "dicom")
+    refused = ddfm("fuse", "dicom/mr", "dicom/ct", "-o", "series", "--check")
+    assert refused.returncode == 2 and "--check" in refused.stderr
+
+
 def test_nrrd_in_mha_out(ddfm, pair, tmp_path):
     for path, name in zip(pair, ("a.nrrd", "b.mha"), strict=True):
         write_volume(read_volume(path), tmp_path / name)
