@@ -25,6 +25,7 @@ from ddfm_monai.metrics.lesions import (
 )
 from ddfm_monai.metrics.noise import noise_gain
 from ddfm_monai.metrics.pair import METRIC_NAMES, evaluate_pair, evaluate_slices
+from ddfm_monai.metrics.slices import foreground_slices
 
 if TYPE_CHECKING:
     from ddfm_monai.metrics.cumulative import FusionQuality
@@ -39,6 +40,7 @@ __all__ = [
     "check_fusion",
     "evaluate_pair",
     "evaluate_slices",
+    "foreground_slices",
     "hue_error",
     "lesion_probes",
     "lesion_transfer",
