@@ -20,6 +20,7 @@ __all__ = [
     "LIKELIHOODS",
     "PRECISIONS",
     "REGISTER",
+    "UNITS",
     "FusionSettings",
     "kind_name",
     "parse_window",
@@ -28,6 +29,7 @@ __all__ = [
 
 KINDS = ("mr", "ct", "pet", "spect", "picture")
 REGISTER = ("none", "rigid", "trust")
+UNITS = ("none", "suv")
 LIKELIHOODS = ("default", "paper", "published")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -63,6 +65,7 @@ class FusionSettings:
         REGISTER,
     )
     colour: bool = _setting(False, "RGB result: hue of the source, or a PET/SPECT colour map.")
+    units: str = _setting("none", "suv: say beside the result what its sources' grey levels are in SUV and HU.", UNITS)
     samples: int = _setting(1, "Chains to draw; several give mean and uncertainty.", minimum=1)
     device: Any = _setting(None, "cpu, cuda, cuda:1, ...; by default CUDA if there is one.")
     precision: str = _setting("auto", "Arithmetic of the network; auto is bfloat16 where that is quicker.", PRECISIONS)

@@ -130,6 +130,7 @@ def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Hos
             for warning in done.provenance["warnings"]:
                 if not warning.startswith(("reference: ", "second: ")):  # those were told before the work
                     host.say(f"warning: {warning}", "warning")
+            host.values(done.provenance.get("values", {}))
             host.result(done.outputs, done.provenance, {"total": done.seconds})
         elif len(jobs) == 1:
             raise done.error
@@ -209,6 +210,12 @@ class _Host:
                 self.say(f"{role}: {source.decision}")
             for warning in source.warnings:
                 self.say(f"warning: {role}: {warning}", "warning")
+
+    def values(self, values: dict[str, Any]) -> None:
+        """What black and white of the sources are in their own units, if that was asked for."""
+        for role, found in values.items():
+            if not self.events:
+                self.say(f"{role}: black is {found['black']:.4g} and white {found['white']:.4g}, {found['unit']}")
 
     def failed(self, error: DDFMError) -> None:
         if self.events:

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder, iter_pixels
 
+from ddfm_monai.dicom.dose import dose_of
 from ddfm_monai.dicom.errors import DicomError, Problem
 from ddfm_monai.dicom.flatten import flat_header, keep_readable
 from ddfm_monai.dicom.geometry import Grid
@@ -134,6 +135,7 @@ def read_subseries(subseries: SubSeries, progress: ProgressCallback = silent) ->
         filename_or_obj=str(subseries.slices[0].path.parent),
         modality=subseries.modality,
         origin=subseries.origin.as_meta(),
+        **({"pet": dose_of(headers)} if subseries.kind == "pet" else {}),
     )
     return DicomVolume(volume, subseries, tuple(headers), _units(subseries, headers[0]), lossy, tuple(warnings))
 

@@ -36,6 +36,7 @@ from ddfm_monai.volumes import (
     register_rigid,
 )
 from ddfm_monai.volumes.colour import with_luma
+from ddfm_monai.volumes.suv import suv_of
 
 __all__ = ["NOTICE", "FusionResult", "fuse_volumes"]
 
@@ -104,6 +105,7 @@ def fuse_volumes(
     b = _read(second, "second", chosen, progress)
     if chosen.window is not None and "ct" not in (a.scaling.kind, b.scaling.kind):
         raise UsageError(f"window is {chosen.window!r}, but neither source is a CT (name it by --second-kind ct).")
+    values = _values(a, b) if chosen.units == "suv" else None
     remarks = _check_origins(a, b, chosen)
     registration = None
     if chosen.register == "rigid":
@@ -144,6 +146,7 @@ def fuse_volumes(
         },
         "reference": {**a.describe(), "noise": accounts[0]},
         "second": {**b.describe(), "noise": accounts[1], "overlap": round(overlap, 4)},
+        **({"values": values} if values else {}),
         "registration": registration.describe() if registration else None,
         "slices": {"axis": plan.axis, "total": plan.shape[plan.axis], "fused": len(plan.boxes)},
         "voxels_brought_back_into_range": sampled.outside,
@@ -198,6 +201,23 @@ def _read(
     progress(Progress("read", 0, 1, role))
     found = read_source(source, role, getattr(chosen, f"{role}_kind"), chosen.window)
     progress(Progress("read", 1, 1, role))
+    return found
+
+
+def _values(a: Source, b: Source) -> dict[str, Any]:
+    """What black and white of both sources are in their own units: SUV of a PET, HU of a CT."""
+    sources = {"reference": a, "second": b}
+    if not any(source.scaling.kind == "pet" for source in sources.values()):
+        raise UsageError("units are 'suv', but neither source is a PET (name it by --second-kind pet).", "E_NO_SUV")
+    found: dict[str, Any] = {}
+    for role, source in sources.items():
+        scaling = source.scaling
+        if scaling.kind == "pet":
+            found[role] = suv_of(source, role).describe(source)
+        elif scaling.zero is not None:
+            found[role] = {"unit": "HU", "black": scaling.low - scaling.zero, "white": scaling.high - scaling.zero}
+        else:
+            found[role] = {"unit": "as stored", "black": scaling.low, "white": scaling.high}
     return found
 
 

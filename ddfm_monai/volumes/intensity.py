@@ -66,6 +66,7 @@ class Scaling:
         air: noise ceiling of the background, in [0, 1] after scaling; 0 where the background has no noise.
         decided: how the kind was found, a phrase for people.
         background: a value around the body that becomes 0 though it does not lie below ``low``, or None.
+        zero: the stored value of 0 HU of a CT, None where that is not known.
         doubts: what a person should look at.
     """
 
@@ -76,6 +77,7 @@ class Scaling:
     air: float = 0.0
     decided: str = "as asked"
     background: float | None = None
+    zero: float | None = None
     doubts: tuple[str, ...] = ()
 
     def apply(self, volume: _Tensor) -> _Tensor:
@@ -312,7 +314,7 @@ def _ct_scaling(volume: MetaTensor, sample: np.ndarray, limits: tuple[float, flo
     how = f"HU + {offset:g}" if offset else "HU"
     scaling = _window(volume, (level, width), offset, sample, f"{name}, taken for {how}")
     doubt = f"taken for {how}, but neither air at -1000 nor soft tissue was found in it. Check that it is a CT in HU."
-    return replace(scaling, doubts=(doubt,))
+    return replace(scaling, zero=None, doubts=(doubt,))
 
 
 def _not_in_hu(volume: MetaTensor, found: str) -> InputError:
@@ -336,7 +338,7 @@ def _window(volume: MetaTensor, limits: tuple[float, float], offset: float, samp
             "E_WINDOW_EMPTY",
         )
     background = _ct_background(volume, sample, low)
-    return Scaling("ct", low, high, f"{source}; level {level:g}, width {width:g}", background=background)
+    return Scaling("ct", low, high, f"{source}; level {level:g}, width {width:g}", background=background, zero=offset)
 
 
 def _ct_background(volume: MetaTensor, sample: np.ndarray, low: float) -> float | None:
