@@ -121,6 +121,16 @@ EXPLANATIONS: dict[str, Explanation] = {
         "an overlap of at least 50 %",
         "Look at the result: outside the common part it shows one source only.",
     ),
+    "W_ALREADY_ALIGNED": Explanation(
+        "Registration found no gain over the volumes as they lie, so nothing was moved.",
+        "a better match than that of the coordinates in the files",
+        "Nothing, if the two lie on each other in the picture of the registration.",
+    ),
+    "W_REGISTRATION_LIKELY": Explanation(
+        "The registration passed its tests, but not all of them with room to spare.",
+        "all starts agree, and no other place fits nearly as well",
+        "Look at the picture of the registration before using the result.",
+    ),
 }
 
 

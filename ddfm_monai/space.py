@@ -20,6 +20,7 @@ __all__ = [
     "flip_transform",
     "is_sheared",
     "overlap_fraction",
+    "rotation_degrees",
     "same_grid",
     "spacing_of",
 ]
@@ -79,6 +80,12 @@ def same_grid(first: tuple[Shape, Affine], second: tuple[Shape, Affine], toleran
         return False
     ends = corners(shape)
     return bool(np.abs(apply(np.linalg.inv(affine) @ other, ends) - ends).max() <= tolerance)
+
+
+def rotation_degrees(transform: Affine) -> float:
+    """The angle of the rotation in a rigid (4, 4) transform, 0 to 180 degrees."""
+    cosine = (np.trace(transform[:3, :3]) - 1) / 2
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def covered_fraction(

@@ -111,7 +111,8 @@ def fuse_volumes(
     if chosen.register == "rigid":
         progress(Progress("register", 0, 1))
         registration = register_rigid(a.grey, b.grey)
-        progress(Progress("register", 1, 1))
+        progress(Progress("register", 1, 1, registration.sentence()))
+        remarks += registration.warnings
     transform = registration.matrix if registration else None
     overlap = overlap_fraction(a.volume, b.volume, transform)
     remarks += _check_overlap(a, b, overlap, chosen)

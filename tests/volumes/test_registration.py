@@ -1,10 +1,13 @@
-"""Rigid registration finds a known displacement, says so in the right direction, and refuses to make things worse."""
+"""Rigid registration finds a known displacement, leaves alone what is aligned, refuses what it is not sure of."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.ndimage import gaussian_filter
 
 from ddfm_monai.errors import InputError
 from ddfm_monai.volumes import affine_of, make_volume, register_rigid, resample_to
@@ -13,6 +16,7 @@ from .helpers import affine, head, noise
 
 FIXED_GRID = affine(spacing=(4, 4, 4), flips=(-1, 1, 1), origin=(88.0, -110.0, -84.0))
 MOVING_GRID = affine(spacing=(4, 4, 5), angles=(6, -4, 9), origin=(-95.0, -105.0, -100.0))
+HALVES = {"lower": (2, slice(0, 20)), "left": (0, slice(0, 24))}
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +29,26 @@ def ct():
     return head((48, 56, 40), MOVING_GRID, "ct", blur=0.7)
 
 
+def with_gyri(volume, sign):
+    """The head with folds of some centimetres in it: the plain one is nearly round, its halves fit in many ways."""
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in volume.shape[1:]], indexing="ij"), axis=-1)
+    x, y, z = np.moveaxis(index @ affine_of(volume)[:3, :3].T + affine_of(volume)[:3, 3], -1, 0)
+    folds = np.sin(x / 7 + 0.03 * y) + np.sin(y / 9 - 0.05 * z) + np.sin(z / 8 + 0.04 * x)
+    inside = (x / 58) ** 2 + (y / 78) ** 2 + (z / 63) ** 2 < 1
+    return make_volume(volume.numpy() + sign * (inside * folds)[None].astype(np.float32) / 15, affine_of(volume))
+
+
 def displaced(volume, angles, shift):
     """The volume moved in space, and the matrix that takes a fixed point to the moved one."""
     matrix = affine(angles=angles, origin=shift)
     return make_volume(volume.as_tensor(), matrix @ affine_of(volume)), matrix
+
+
+def part_of(volume, axis, part):
+    """Some of the slices along an axis, where they were."""
+    place = affine_of(volume)
+    place[:3, 3] += place[:3, axis] * part.start
+    return make_volume(volume.as_tensor()[(slice(None),) * (axis + 1) + (part,)].clone(), place)
 
 
 def errors(found, truth):
@@ -52,6 +72,7 @@ def test_a_known_displacement_is_found(mr, ct, found_near):
     assert angle < 1
     assert distance < 1
     assert found_near.after > found_near.before
+    assert not found_near.already_aligned
     aligned = resample_to(moving, mr, found_near.matrix).as_tensor()
     assert (aligned - resample_to(ct, mr).as_tensor()).abs().mean() < 0.02
 
@@ -77,10 +98,44 @@ def test_the_result_is_the_same_in_every_run_and_is_saved(mr, ct, found_near, tm
     )
 
 
-def test_what_is_aligned_already_is_refused(mr):
-    with pytest.raises(InputError, match="does not improve") as caught:
-        register_rigid(mr, mr)
-    assert caught.value.code == "E_REGISTRATION_NO_GAIN"
+def test_the_account_says_how_far_and_how_sure(found_near):
+    """The shift is that of the body's middle, which lies near (0, 0, 0) of the head."""
+    account = json.loads(json.dumps(found_near.describe()))
+    assert account["rotation_degrees"] == pytest.approx(8.6, abs=1)
+    assert account["shift_mm"] == pytest.approx(np.linalg.norm(NEAR[1]), abs=2)
+    assert account["sentence"].startswith(f"moved by {account['shift_mm']:.1f} mm and turned by ")
+    assert f"{account['confidence']}: {account['evidence']['agreeing']} of 5 starts agree" in account["sentence"]
+
+
+@pytest.mark.parametrize("part", HALVES)
+def test_a_half_that_is_aligned_stays_where_it_is(mr, ct, part):
+    """Outside the field of view is unknown; as air it would draw the half away by centimetres."""
+    found = register_rigid(with_gyri(mr, 1), part_of(with_gyri(ct, -1), *HALVES[part]))
+    assert errors(found.matrix, np.eye(4)) < (1, 1)
+
+
+def test_what_is_aligned_already_is_left_alone_and_says_so(mr, ct):
+    found = register_rigid(mr, ct)
+    assert found.already_aligned
+    np.testing.assert_array_equal(found.matrix, np.eye(4))
+    assert found.after == found.before
+    assert found.sentence().startswith("aligned already, nothing moved")
+    assert any("W_ALREADY_ALIGNED" in warning for warning in found.warnings)
+
+
+def test_smooth_noise_is_refused_with_the_reason_and_a_remedy(mr):
+    values = gaussian_filter(np.random.default_rng(1).normal(size=mr.shape[1:]).astype(np.float32), 4.0)
+    values = (values - values.min()) / (values.max() - values.min())
+    with pytest.raises(InputError, match=r"surely enough.*--register trust") as caught:
+        register_rigid(mr, make_volume(values[None], FIXED_GRID))
+    assert caught.value.code == "E_REGISTRATION_UNSURE"
+
+
+def test_a_head_of_another_shape_is_refused(mr, ct):
+    """Another person's: a tenth longer, a tenth narrower."""
+    other = make_volume(ct.as_tensor(), np.diag([0.9, 1.1, 1.0, 1.0]) @ affine_of(ct))
+    with pytest.raises(InputError, match="surely enough"):
+        register_rigid(mr, other)
 
 
 @pytest.mark.parametrize(

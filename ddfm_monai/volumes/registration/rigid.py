@@ -1,0 +1,172 @@
+"""Rigid registration: search, evidence, and the rule by which a result is accepted, needless, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+
+from ddfm_monai import space
+from ddfm_monai.errors import InputError
+from ddfm_monai.volume import grid_of, is_picture, name_of
+from ddfm_monai.volumes.colour import to_luma
+from ddfm_monai.volumes.registration.evidence import ELSEWHERE, gather
+from ddfm_monai.volumes.registration.result import Evidence, Registration
+from ddfm_monai.volumes.registration.search import COARSE, FINE, MIDDLE, Found, Search, displacement
+
+__all__ = ["Examination", "doubts_about", "examine", "register_rigid"]
+
+_MINIMUM_SLICES = 4
+_COARSE_APART, _MIDDLE_APART = 6.0, 4.0  # mm; results that are nearer to each other are one
+_MIDDLE_KEPT, _FINE_KEPT = 8, 3
+_LEAST_MATCH = 0.06
+_STRONGEST_RIVAL = 0.97
+_WEAK_RIVAL = 0.9
+_FEWEST_AGREEING = 3
+_LARGEST_MISFIT = 10.5  # mm
+_LEAST_COVER = 0.4
+_LEAST_GAIN = 0.03  # of the match: what a move of some 2 mm brings
+
+
+def register_rigid(fixed01: MetaTensor, moving01: MetaTensor) -> Registration:
+    """Find the rotation and translation that bring ``moving01`` onto ``fixed01``, or that none is needed.
+
+    One thread and fixed random points make the result the same in every run.
+
+    Args:
+        fixed01: ``(1, X, Y, Z)`` in [0, 1], or RGB ``(3, X, Y, Z)`` in 0..255; the reference.
+        moving01: ``(1 or 3, X', Y', Z')``, likewise.
+
+    Raises:
+        InputError: pictures or very few slices (``E_REGISTRATION_INPUT``), or a result that is not sure enough to be
+            used (``E_REGISTRATION_UNSURE``).
+    """
+    for volume in (fixed01, moving01):
+        _check_registrable(volume)
+    examination = examine(_grey(fixed01), _grey(moving01))
+    doubts = doubts_about(examination.evidence)
+    if doubts:
+        raise InputError(
+            f"{name_of(moving01)} cannot be registered to {name_of(fixed01)} surely enough: {'; '.join(doubts)}. "
+            "Check that both show the same body part of one patient. If they are aligned, fuse with --register trust; "
+            "if not, align them by hand (3D Slicer: General Registration) and look at both before fusing.",
+            "E_REGISTRATION_UNSURE",
+        )
+    return _answer(examination)
+
+
+def doubts_about(evidence: Evidence) -> list[str]:
+    """Why a match is not to be trusted, in plain words; empty where it is.
+
+    The limits lie between what volumes of one patient and what unrelated ones reach (docs/registration.md).
+    """
+    doubts = []
+    if evidence.match < _LEAST_MATCH:
+        doubts.append(
+            f"the two have little in common (match {evidence.match:.3f}, at least {_LEAST_MATCH:g} is needed)"
+        )
+    if evidence.rival > _STRONGEST_RIVAL:
+        doubts.append(
+            f"a place more than {ELSEWHERE:.0f} mm away fits {evidence.rival:.0%} as well "
+            f"(at most {_STRONGEST_RIVAL:.0%})"
+        )
+    if evidence.agreeing < _FEWEST_AGREEING:
+        doubts.append(f"only {evidence.agreeing} of {evidence.starts} starts agree (at least {_FEWEST_AGREEING})")
+    if evidence.misfit_mm > _LARGEST_MISFIT:
+        doubts.append(
+            f"the body's shapes differ: parts of it, shifted alone, lie {evidence.parts_mm:.1f} mm off, and stretching "
+            f"it moves it by {evidence.stretch_mm:.1f} mm (together at most {_LARGEST_MISFIT:g} mm)"
+        )
+    if evidence.cover < _LEAST_COVER:
+        doubts.append(f"only {evidence.cover:.0%} of the smaller body would be covered (at least {_LEAST_COVER:.0%})")
+    return doubts
+
+
+def _answer(examination: Examination) -> Registration:
+    evidence = examination.evidence
+    moved = displacement(np.eye(4), examination.matrix, examination.body)
+    gain = 1 - evidence.match_before / evidence.match
+    aligned = moved < ELSEWHERE and gain < _LEAST_GAIN
+    warnings = []
+    if aligned:
+        warnings.append(
+            f"W_ALREADY_ALIGNED: The volumes were aligned already and were left as they lie: the best match lies "
+            f"{moved:.1f} mm away and is {max(gain, 0):.1%} better, which is no gain."
+        )
+    sure = evidence.agreeing == evidence.starts and evidence.rival < _WEAK_RIVAL
+    if not sure:
+        warnings.append(
+            "W_REGISTRATION_LIKELY: The registration is likely, not sure: look at the picture of it before using the "
+            "result."
+        )
+    return Registration(
+        matrix=np.eye(4) if aligned else examination.matrix,
+        centre=examination.body.mean(axis=0),
+        found_mm=moved,
+        already_aligned=aligned,
+        confidence="sure" if sure else "likely",
+        evidence=evidence,
+        warnings=tuple(warnings),
+    )
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The best match of two volumes and what speaks for it.
+
+    Args:
+        matrix: ``(4, 4)`` RAS mm, fixed point to moving point.
+        body: ``(N, 3)`` RAS mm, points of the fixed volume's side of the body.
+        evidence: of that match.
+    """
+
+    matrix: space.Affine
+    body: NDArray[np.float64]
+    evidence: Evidence
+
+
+def examine(fixed: MetaTensor, moving: MetaTensor) -> Examination:
+    """Find the best match of two volumes, ``(1, X, Y, Z)`` in [0, 1], and gather the evidence for it."""
+    inverted = _field_of_view(moving) < _field_of_view(fixed)
+    search = Search(*((moving, fixed) if inverted else (fixed, moving)))
+    optima = _optima(search)
+    best = optima[0]
+    evidence = gather(search, best, optima)
+    if inverted:
+        matrix = np.asarray(np.linalg.inv(best.transform), dtype=np.float64)
+        return Examination(matrix, space.apply(best.transform, search.body), evidence)
+    return Examination(best.transform, search.body, evidence)
+
+
+def _optima(search: Search) -> list[Found]:
+    """Matches that differ, the best first, all measured at the finest level; the identity's neighbour among them."""
+    coarse = [search.refine(start, COARSE) for start in search.starts()]
+    promising = [found.transform for found in search.distinct(coarse, _COARSE_APART, _MIDDLE_KEPT)]
+    middle = [search.refine(start, MIDDLE) for start in (np.eye(4), *promising)]
+    kept = search.distinct(middle, _MIDDLE_APART, _FINE_KEPT)
+    fine = [search.refine(found.transform, FINE) for found in kept]
+    fine.append(search.refine(max(fine, key=lambda found: found.match).transform, FINE))  # a simplex can collapse early
+    others = [Found(found.transform, search.at(FINE)(found.transform)) for found in middle]
+    return sorted([*fine, *others], key=lambda found: -found.match)
+
+
+def _field_of_view(volume: MetaTensor) -> float:
+    """mm³"""
+    shape, affine = grid_of(volume)
+    return float(abs(np.linalg.det(affine[:3, :3])) * np.prod(shape))
+
+
+def _grey(volume: MetaTensor) -> MetaTensor:
+    return cast(MetaTensor, to_luma(volume) / 255) if volume.shape[0] == 3 else volume
+
+
+def _check_registrable(volume: MetaTensor) -> None:
+    if is_picture(volume) or min(volume.shape[1:]) < _MINIMUM_SLICES:
+        raise InputError(
+            f"{name_of(volume)}, {' x '.join(str(n) for n in volume.shape[1:])}, cannot be registered; expected a 3-D "
+            f"volume with at least {_MINIMUM_SLICES} slices. Align the sources first and fuse without registration.",
+            "E_REGISTRATION_INPUT",
+        )
