@@ -159,17 +159,19 @@ class HeaderError(ValueError):
 
 @contextmanager
 def quiet_pydicom() -> Iterator[list[str]]:
-    """Keep pydicom's warnings, which may quote patient data, off the console; yields their texts."""
+    """Keep warnings of pydicom and its decoders, which may quote patient data, off the console; yields their texts."""
     texts: list[str] = []
-    logger = logging.getLogger("pydicom")
-    level = logger.level
+    loggers = [logging.getLogger(name) for name in ("pydicom", "openjpeg", "pylibjpeg")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        logger.setLevel(logging.CRITICAL)
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
         try:
             yield texts
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
             texts.extend(str(item.message) for item in caught)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from ddfm_monai.dicom import attributes, read_folder_series
+from ddfm_monai.dicom.headers import quiet_pydicom
 from ddfm_monai.dicom.write import GREY_MAXIMUM, verify_series, write_colour, write_grey
 from ddfm_monai.errors import DDFMError, InputError
 
-from .external import read_series
+from .external import dciodvfy, read_series
 from .results import SMALL, derivation, values_of
 from .synthetic import Layout, enhanced, save_pair, series
 
@@ -370,3 +372,92 @@ def test_reads_back_as_the_same_volume(written: tuple[list[Dataset], list[Datase
     again, base = read_folder_series(tmp_path / "grey"), read_folder_series(tmp_path / "in/mr")
     np.testing.assert_allclose(again.volume.affine, base.volume.affine, atol=1e-6)
     np.testing.assert_allclose(again.volume[0] / GREY_MAXIMUM, values_of(base), atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ mended or left out
+
+
+def written_from(tmp_path: Path, **attributes: object) -> Dataset:
+    """The first file of a grey result whose base has these attributes, whatever they are."""
+    with quiet_pydicom():
+        series("MR", Layout(**SMALL, extra=attributes)).save(tmp_path / "mr")
+    series("CT", Layout(**SMALL, extra={"BodyPartExamined": attributes.get("BodyPartExamined", "HEAD")})).save(
+        tmp_path / "ct"
+    )
+    made = derivation(tmp_path / "mr", tmp_path / "ct")
+    return dcmread(write_grey(values_of(made.base), made, tmp_path / "grey").files[0])
+
+
+MENDED = [
+    ("PatientBirthDate", "1970-01-31", "19700131"),
+    ("PatientBirthDate", "1970.01.31", "19700131"),
+    ("PatientBirthDate", "1970-01-31T00:00:00", "19700131"),
+    ("PatientBirthDate", "31.01.1970", ""),
+    ("PatientBirthDate", "19701331", ""),
+    ("PatientBirthDate", "***", ""),
+    ("StudyDate", "2024-01-05", "20240105"),
+    ("StudyTime", "10:15:00", "101500"),
+    ("StudyTime", "quarter past", ""),
+    ("PatientAge", "53Y", "053Y"),
+    ("PatientAge", "053y", "053Y"),
+    ("PatientAge", "53", None),
+    ("PatientAge", "", None),
+    ("PatientSex", "f", "F"),
+    ("PatientSex", "female", ""),
+    ("AccessionNumber", "A" * 17, ""),
+    ("StudyDescription", "D" * 70, "D" * 64),
+    ("PatientPosition", "HFX", ""),
+    ("ScanOptions", ["EPI_GEMS", "PFF"], "PFF"),
+    ("ScanOptions", "SAT_GEMS", ""),
+    ("ScanningSequence", ["EP", "XX"], "EP"),
+    ("ScanningSequence", "XX", "RM"),
+    ("SequenceVariant", "TFL", "NONE"),
+    ("MRAcquisitionType", "2.5D", ""),
+    ("InversionTime", 900.0, None),
+]
+
+
+@pytest.mark.parametrize(("keyword", "found", "expected"), MENDED)
+def test_what_is_malformed_is_mended_or_left_out(
+    keyword: str, found: object, expected: object, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    result = written_from(tmp_path, **{keyword: found})
+    value = result.get(keyword)
+    assert (value if value is None and expected is None else value or "") == expected
+    if shutil.which("dciodvfy"):
+        found_by_it = dciodvfy(tmp_path / "grey" / "0001.dcm")
+        assert [line for line in found_by_it if "DICOMDIR" not in line] == []  # that wants a study time
+    assert [str(item.message) for item in recwarn] == []
+
+
+def test_an_inversion_time_goes_with_an_inversion(tmp_path: Path) -> None:
+    result = written_from(tmp_path, InversionTime=900.0, ScanningSequence=["GR", "IR"])
+    assert result.InversionTime == 900.0
+
+
+def test_who_it_is_is_never_mended(tmp_path: Path) -> None:
+    result = written_from(tmp_path, PatientID="4711" * 20, IssuerOfPatientID="I" * 70)
+    assert (result.PatientID, result.IssuerOfPatientID) == ("4711" * 20, "I" * 70)
+
+
+@pytest.mark.parametrize(
+    ("part", "side", "expected"),
+    [
+        ("HEAD", "L", ("HEAD", None)),
+        ("HEAD", "", ("HEAD", None)),
+        ("KNEE", "L", ("KNEE", "L")),
+        ("KNEE", "B", ("KNEE", "")),
+        ("EXTREMITY", "", ("EXTREMITY", "")),
+        ("SCHAEDEL", "L", (None, "")),
+        ("", "R", (None, "")),
+        ("brain", "", ("BRAIN", None)),
+    ],
+)
+def test_a_side_only_where_there_are_two(
+    part: str, side: str, expected: tuple[str | None, str | None], tmp_path: Path
+) -> None:
+    result = written_from(tmp_path, BodyPartExamined=part, Laterality=side)
+    found = result.get("Laterality", None) if "Laterality" not in result else result.Laterality or ""
+    assert (result.get("BodyPartExamined"), found) == expected
+    if shutil.which("dciodvfy"):  # that the side is not known is true, and no error
+        assert [line for line in dciodvfy(tmp_path / "grey" / "0001.dcm") if not line.startswith("Warning")] == []

@@ -1,0 +1,496 @@
+"""Kinds of series that public bug reports are about: read right, or refused with the true cause and a remedy."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset, write_file_meta_info
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+
+from ddfm_monai.dicom.errors import DicomError
+from ddfm_monai.dicom.headers import quiet_pydicom
+from ddfm_monai.dicom.read import read_folder, read_folder_series, read_subseries
+from ddfm_monai.dicom.scan import scan_folder
+
+from .conftest import Saver
+from .synthetic import Layout, Made, nuclear, save, series, uid
+from .test_read_series import assert_is
+from .test_read_traps import Spoil, each, one, rename
+
+SMALL = Layout(slices=6, rows=20, columns=18)
+
+# ------------------------------------------------------------------------------------------------ bits
+
+
+def twelve_bits(signed: bool, junk: int) -> Made:
+    """A CT of 12 bits in 16, with something else in the bits above them."""
+    made = series("CT", Layout(slices=4, rows=40, columns=36), intercept=-1000.0 if signed else None)
+    for ds in made.datasets:
+        stored = np.frombuffer(ds.PixelData, np.uint16).astype(np.int32)
+        if signed:
+            stored, ds.RescaleIntercept, ds.PixelRepresentation = stored - 1000, 0, 1
+        masked = (stored & 0x0FFF).astype(np.uint16)
+        masked[20:60] |= junk
+        ds.PixelData, ds.BitsStored, ds.HighBit = masked.tobytes(), 12, 11
+    return made
+
+
+def compressed(ds: Dataset, syntax: str) -> None:
+    """As encoders see it that take all 16 bits: the header says 12 again afterwards."""
+    ds.BitsStored, ds.HighBit = 16, 15
+    ds.compress(syntax, generate_instance_uid=False)
+    ds.BitsStored, ds.HighBit = 12, 11
+
+
+@pytest.mark.parametrize("syntax", ["", RLELossless, JPEG2000Lossless, JPEGLSLossless])
+@pytest.mark.parametrize("junk", [0x1000, 0xF000, 0])
+@pytest.mark.parametrize("signed", [False, True])
+def test_bits_above_bits_stored_are_no_values(signed: bool, junk: int, syntax: str, shuffled: Saver) -> None:
+    made = twelve_bits(signed, junk)
+    for ds in made.datasets:
+        if syntax:
+            compressed(ds, syntax)
+    assert_is(read_folder_series(shuffled(made.datasets)), made)
+
+
+# ------------------------------------------------------------------------------------------------ read all the same
+
+
+def icon(datasets: list[Dataset]) -> None:
+    small = Dataset()
+    small.Rows = small.Columns = 8
+    small.SamplesPerPixel, small.PhotometricInterpretation, small.PixelRepresentation = 1, "MONOCHROME2", 0
+    small.BitsAllocated = small.BitsStored = 8
+    small.HighBit, small.PixelData = 7, bytes(64)
+    datasets[3].IconImageSequence = [small]
+
+
+def empty_lut(datasets: list[Dataset]) -> None:
+    lut = Dataset()
+    lut.LUTDescriptor, lut.LUTExplanation = None, "NORMAL"
+    each(VOILUTSequence=[lut])(datasets)
+
+
+def modulated_current(datasets: list[Dataset]) -> None:
+    for k, ds in enumerate(datasets):
+        ds.Exposure, ds.XRayTubeCurrent, ds.TableHeight = 100 + 5 * k, 200 + k, f"{150 + k * 0.001:.3f}"
+
+
+def against_the_numbers(datasets: list[Dataset]) -> None:
+    for k, ds in enumerate(datasets):
+        ds.SpacingBetweenSlices, ds.InstanceNumber = "-4", len(datasets) - k
+
+
+READ: dict[str, tuple[Spoil, set[str]]] = {
+    "no Samples per Pixel": (each(SamplesPerPixel=None), set()),
+    "one slice without Samples per Pixel": (one(2, SamplesPerPixel=None), set()),
+    "negative spacing": (against_the_numbers, set()),
+    "icon of another size": (icon, set()),
+    "empty LUT descriptor": (empty_lut, set()),
+    "tube current and table height vary": (modulated_current, set()),
+    "ISO dates": (each(StudyDate="2024-01-05", PatientBirthDate="1970-01-31", PatientAge="53"), set()),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_is_read_all_the_same(name: str, shuffled: Saver) -> None:
+    spoil, codes = READ[name]
+    made = series("CT", SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        spoil(made.datasets)
+        folder = shuffled(made.datasets, renumber=False)
+    volume = read_folder_series(folder)
+    assert_is(volume, made)
+    assert {warning.code for warning in volume.warnings} == codes
+
+
+def test_rows_to_the_right_and_columns_up(shuffled: Saver) -> None:
+    """Feet first, prone: Image Orientation alone counts, not Patient Position."""
+    made = series("CT", Layout(slices=6, rows=20, columns=18, angle=180.0, extra={"PatientPosition": "FFP"}))
+    assert_is(read_folder_series(shuffled(made.datasets)), made)
+
+
+def test_values_outside_the_field_of_view_stay_as_stored(shuffled: Saver) -> None:
+    made = series("CT", SMALL, intercept=0.0)
+    made.values[:4] = -2000
+    for z, ds in enumerate(made.datasets):
+        made.values[:, :, z] = np.where(made.values[:, :, z] == 0, -1000, made.values[:, :, z])
+        ds.PixelData, ds.PixelRepresentation = made.values[:, :, z].T.astype("<i2").tobytes(), 1
+    assert_is(read_folder_series(shuffled(made.datasets)), made)
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 3])
+@pytest.mark.parametrize("spacing", [0.625, 0.75, 1.25, 2.33])
+@pytest.mark.parametrize("angle", [0.0, 15.0])
+def test_positions_that_are_rounded(decimals: int, spacing: float, angle: float, shuffled: Saver) -> None:
+    """The spacing is that of the whole stack, to a tenth of the last decimal, and no voxel is far from its place."""
+    layout = Layout(slices=40, rows=6, columns=5, slice_spacing=spacing, angle=angle)
+    made = series("CT", layout)
+    for ds in made.datasets:
+        ds.ImagePositionPatient = [f"{float(v):.{decimals}f}" for v in ds.ImagePositionPatient]
+    found = read_folder_series(shuffled(made.datasets))
+    grid = found.subseries.grid
+    assert grid is not None
+    assert (grid.tilt, grid.uneven) == (0.0, ())
+    assert grid.spacing[2] == pytest.approx(spacing, abs=0.1 * 10**-decimals)
+    last = [4, 5, 39, 1]
+    np.testing.assert_allclose(found.volume.affine.numpy() @ last, layout.affine @ last, atol=1.2 * 10**-decimals)
+
+
+def test_gaps_that_cycle_within_one_percent(shuffled: Saver) -> None:
+    """Positions computed in steps of a tenth: 7.07, 6.96 and 6.97 mm, never 0.08 mm from an even grid."""
+    made = series("MR", Layout(slices=20, rows=6, columns=5, slice_spacing=7.0, angle=0.0))
+    heights = np.cumsum([0, *([7.071, 6.958, 6.972] * 7)])[:20]
+    start = np.array(made.datasets[0].ImagePositionPatient, float)
+    for ds, height in zip(made.datasets, heights, strict=True):
+        ds.ImagePositionPatient = [f"{v:.4f}" for v in start + np.array([0, 0, height])]
+    assert read_folder(shuffled(made.datasets)).affine[2, 2] == pytest.approx(7.0, abs=5e-3)
+
+
+@pytest.mark.parametrize("decimals", [3, 4])
+def test_direction_cosines_that_are_rounded(decimals: int, shuffled: Saver) -> None:
+    layout = Layout(slices=60, rows=6, columns=5, slice_spacing=1.2, angle=17.3)
+    made = series("MR", layout)
+    for ds in made.datasets:
+        ds.ImageOrientationPatient = [f"{float(v):.{decimals}f}" for v in ds.ImageOrientationPatient]
+    volume = read_folder_series(shuffled(made.datasets))
+    assert volume.subseries.usable_as_base
+    last = [4, 5, 59, 1]
+    np.testing.assert_allclose(volume.volume.affine.numpy() @ last, layout.affine @ last, atol=0.02)
+
+
+# ------------------------------------------------------------------------------------------------ encodings that lie
+
+
+def encode(ds: Dataset, path: Path, implicit: bool, called: str) -> None:
+    body, meta = DicomBytesIO(), DicomBytesIO()
+    for file, is_implicit in ((body, implicit), (meta, False)):
+        file.is_little_endian, file.is_implicit_VR = True, is_implicit
+    write_dataset(body, Dataset(ds))
+    ds.file_meta.TransferSyntaxUID = called
+    write_file_meta_info(meta, ds.file_meta, enforce_standard=True)
+    path.write_bytes(bytes(128) + b"DICM" + meta.getvalue() + body.getvalue())
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_implicit_data_called_explicit_are_read_and_the_reverse(implicit: bool, tmp_path: Path) -> None:
+    made = series("CT", SMALL)
+    for k, ds in enumerate(made.datasets):
+        encode(ds, tmp_path / f"{k}", implicit, "1.2.840.10008.1.2.1" if implicit else "1.2.840.10008.1.2")
+    assert_is(read_folder_series(tmp_path), made)
+
+
+def test_another_encoding_than_the_file_says_is_named(tmp_path: Path) -> None:
+    for k, ds in enumerate(series("CT", SMALL).datasets):
+        encode(ds, tmp_path / f"{k}", False, "1.2.840.10008.1.2.2")  # big endian
+    problem = scan_folder(tmp_path).problems[0]
+    assert problem.code == "E_HEADER"
+    assert "Transfer Syntax" in problem.found
+
+
+# ------------------------------------------------------------------------------------------------ sent again
+
+
+def again(made: Made, spoil: Callable[[Dataset], None] | None = None, part: slice = slice(None)) -> list[Dataset]:
+    copies = [rename(ds, "again") for ds in made.datasets[part]]
+    for ds in copies:
+        if spoil:
+            spoil(ds)
+    return copies
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(2, 4)])
+def test_slices_sent_again_under_new_uids_are_used_once(part: slice, tmp_path: Path) -> None:
+    made = series("CT", SMALL)
+    made.save(tmp_path / "a")
+    save(again(made, part=part), tmp_path / "b")
+    volume = read_folder_series(tmp_path)
+    assert_is(volume, made)
+    assert [warning.code for warning in volume.warnings] == ["W_DUPLICATE_INSTANCE"]
+    assert len(volume.subseries.paths) == 6 + len(range(6)[part])
+
+
+def test_slices_sent_again_with_other_pixels_are_refused(tmp_path: Path) -> None:
+    made = series("CT", SMALL)
+    made.save(tmp_path / "a")
+    save(again(made, lambda ds: setattr(ds, "PixelData", bytes(reversed(ds.PixelData)))), tmp_path / "b")
+    with pytest.raises(DicomError, match="other pixels") as caught:
+        read_folder(tmp_path)
+    assert caught.value.code == "E_DUPLICATE_INSTANCE"
+
+
+# ------------------------------------------------------------------------------------------------ NM
+
+
+def test_nm_without_slice_vector_is_read_in_order_with_a_warning(tmp_path: Path) -> None:
+    made = nuclear(SMALL)
+    del made.datasets[0].SliceVector
+    made.save(tmp_path)
+    volume = read_folder_series(tmp_path)
+    assert_is(volume, made)
+    assert [warning.code for warning in volume.warnings] == ["W_NO_SLICE_VECTOR"]
+
+
+def test_nm_whose_frames_are_not_its_slices_is_refused(tmp_path: Path) -> None:
+    """Two gates of three slices, say: nothing tells which frame is which."""
+    made = nuclear(SMALL)
+    del made.datasets[0].SliceVector
+    made.datasets[0].NumberOfSlices = 3
+    made.save(tmp_path)
+    with pytest.raises(DicomError, match="SliceVector"):
+        read_folder(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+def test_a_series_uid_for_every_slice_is_named(shuffled: Saver) -> None:
+    made = series("CT", SMALL)
+    for k, ds in enumerate(made.datasets):
+        ds.SeriesInstanceUID = uid("series", k)
+    folder = shuffled(made.datasets)
+    with pytest.raises(DicomError, match=r"6 slices .* Series Instance UID of its own") as caught:
+        read_folder(folder)
+    assert caught.value.code == "E_SERIES_PER_SLICE"
+    assert len(scan_folder(folder).subseries) == 1
+
+
+def test_pictures_of_one_study_are_no_torn_volume(shuffled: Saver) -> None:
+    """Single images that make no stack stay single images."""
+    made = series("CT", SMALL)
+    for k, ds in enumerate(made.datasets):
+        ds.SeriesInstanceUID = uid("series", k)
+        ds.ImagePositionPatient = [0, 0, 10 * k * k]
+        ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    assert {item.problem.code for item in scan_folder(shuffled(made.datasets)).subseries if item.problem} == {
+        "E_SINGLE_SLICE"
+    }
+
+
+def grid_of_tiles(ds: Dataset) -> None:
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "VFRAME"]
+    del ds.ImagePositionPatient
+
+
+def unnamed_tiles(ds: Dataset) -> None:
+    ds.NumberOfSlices = 20
+    del ds.ImagePositionPatient
+
+
+@pytest.mark.parametrize("spoil", [grid_of_tiles, unnamed_tiles])
+def test_vendors_mosaics_are_no_screenshots(spoil: Callable[[Dataset], None], shuffled: Saver) -> None:
+    made = series("MR", SMALL)
+    for ds in made.datasets:
+        spoil(ds)
+    with pytest.raises(DicomError, match="dcm2niix") as caught:
+        read_folder(shuffled(made.datasets))
+    assert caught.value.code == "E_MOSAIC"
+    assert "screenshot" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("image_type", "code"),
+    [
+        (["ORIGINAL", "PRIMARY", "PERFUSION", "NONE"], ""),
+        (["ORIGINAL", "PRIMARY", "MPR"], ""),
+        (["DERIVED", "PRIMARY", "PERFUSION", "RELCBF"], "S_DERIVED"),
+        (["ORIGINAL", "PRIMARY", "PERFUSION", "MTT"], "S_DERIVED"),
+        (["DERIVED", "SECONDARY", "MPR"], "S_DERIVED"),
+        (["ORIGINAL", "PRIMARY", "MAXIMUM_IP"], "S_DERIVED"),
+        (["DERIVED", "PRIMARY", "M", "IN_PHASE"], ""),
+        (["ORIGINAL", "PRIMARY", "PHASE MAP"], "S_DERIVED"),
+    ],
+)
+def test_originals_are_not_called_derived(image_type: list[str], code: str, tmp_path: Path) -> None:
+    series("MR", Layout(slices=6, rows=20, columns=18, extra={"ImageType": image_type})).save(tmp_path)
+    (item,) = scan_folder(tmp_path).subseries
+    assert (item.exclusion.code if item.exclusion else "") == code
+
+
+def test_a_missing_decoder_is_found_by_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = series("CT", Layout(slices=4, rows=40, columns=36))
+    for ds in made.datasets:
+        ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+    made.save(tmp_path)
+    assert scan_folder(tmp_path).subseries[0].readable
+
+    class Unavailable:
+        is_available = False
+        available_plugins = ()
+
+    monkeypatch.setattr("ddfm_monai.dicom.headers.missing_decoder.__defaults__", (lambda syntax: Unavailable(),))
+    (item,) = scan_folder(tmp_path).subseries
+    assert item.problem is not None
+    assert item.problem.code == "E_DECODER"
+    assert "JPEG 2000" in item.problem.found
+
+
+def test_twelve_bit_jpeg_that_no_decoder_reads_is_found_by_the_scan(tmp_path: Path) -> None:
+    made = series("CT", SMALL)
+    for ds in made.datasets:
+        ds.compress(RLELossless, generate_instance_uid=False)
+        ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.51"
+        ds.BitsStored, ds.HighBit = 12, 11
+    made.save(tmp_path)
+    (item,) = scan_folder(tmp_path).subseries
+    assert item.problem is not None
+    assert item.problem.code == "E_DECODER"
+
+
+def test_a_file_that_cannot_be_parsed_is_not_called_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pydicom raises an OSError of its own, without a number or a reason."""
+    series("CT", SMALL).save(tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("unexpected bytes")
+
+    monkeypatch.setattr("pydicom.dcmread", fail)
+    for problem in scan_folder(tmp_path).problems:
+        assert (problem.code, problem.found) == ("E_HEADER", "the header cannot be parsed (OSError)")
+
+
+def test_the_b0_volume_beside_directions_that_cannot_be_told_apart(shuffled: Saver) -> None:
+    """It is a whole volume and no stray; and it is not taken for the series."""
+    made = series("MR", SMALL)
+    each(DiffusionBValue=0.0)(made.datasets)
+    rest = [rename(ds, t) for t in range(5) for ds in series("MR", SMALL).datasets]
+    each(DiffusionBValue=1000.0)(rest)
+    folder = shuffled([*made.datasets, *rest])  # Instance Numbers at random
+    b0, others = scan_folder(folder).subseries
+    assert (b0.key.subseries, b0.problem, b0.exclusion) == ("DiffusionBValue=0.0", None, None)
+    assert others.problem is not None
+    assert others.problem.code == "E_DUPLICATE_POSITION"
+    assert_is(read_subseries(b0), made)
+    with pytest.raises(DicomError, match="E_DUPLICATE_POSITION") as caught:
+        read_folder(folder)
+    assert caught.value.code == "E_SEVERAL_SERIES"
+
+
+# ------------------------------------------------------------------------------------------------ the series meant
+
+
+def beside(image_type: list[str]) -> Made:
+    made = series("CT", Layout(slices=5, rows=20, columns=18, slice_spacing=7, series="other", extra={}))
+    each(ImageType=image_type)(made.datasets)
+    return made
+
+
+EXCLUDED = {
+    "MIP": ["DERIVED", "SECONDARY", "AXIAL", "MIP"],
+    "MPR": ["DERIVED", "SECONDARY", "MPR"],
+    "scout": ["ORIGINAL", "PRIMARY", "LOCALIZER"],
+}
+BROKEN: dict[str, tuple[Spoil, str]] = {
+    "missing slice": (lambda d: d.pop(3), "E_MISSING_SLICES"),
+    "no pixel spacing": (each(PixelSpacing=None), "E_NO_PIXEL_SPACING"),
+    "truncated": (lambda d: setattr(d[2], "PixelData", d[2].PixelData[:-40]), "E_PIXEL_DATA"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("other", EXCLUDED)
+def test_no_excluded_series_takes_the_place_of_a_broken_one(other: str, broken: str, tmp_path: Path) -> None:
+    made = series("CT", SMALL)
+    spoil, code = BROKEN[broken]
+    spoil(made.datasets)
+    save(made.datasets, tmp_path, "A")
+    save(beside(EXCLUDED[other]).datasets, tmp_path, "B")
+    with pytest.raises(DicomError) as caught:
+        read_folder(tmp_path)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("other", EXCLUDED)
+def test_nor_that_of_files_that_cannot_be_read(other: str, tmp_path: Path) -> None:
+    for path in series("CT", SMALL).save(tmp_path / "ct"):
+        path.write_bytes(path.read_bytes()[:200])
+    save(beside(EXCLUDED[other]).datasets, tmp_path / "other")
+    with pytest.raises(DicomError, match="E_HEADER") as caught:
+        read_folder(tmp_path)
+    assert caught.value.code == "E_NO_SERIES"
+
+
+@pytest.mark.parametrize("other", EXCLUDED)
+def test_an_excluded_series_beside_a_good_one_is_passed_over(other: str, tmp_path: Path) -> None:
+    made = series("CT", SMALL)
+    save(made.datasets, tmp_path, "A")
+    save(beside(EXCLUDED[other]).datasets, tmp_path, "B")
+    assert_is(read_folder_series(tmp_path), made)
+
+
+def test_an_excluded_series_alone(tmp_path: Path) -> None:
+    """A projection shows what lies elsewhere and a scout is no volume; other derived images are read with a remark."""
+    for name, image_type in EXCLUDED.items():
+        save(beside(image_type).datasets, tmp_path / name)
+    for name, code in (("MIP", "S_DERIVED"), ("scout", "S_LOCALIZER")):
+        with pytest.raises(DicomError) as caught:
+            read_folder(tmp_path / name)
+        assert caught.value.code == code
+    assert [warning.code for warning in read_folder_series(tmp_path / "MPR").warnings] == ["W_DERIVED"]
+
+
+def test_two_series_of_which_one_is_broken_are_both_named(tmp_path: Path) -> None:
+    made = series("CT", SMALL)
+    made.datasets.pop(3)
+    save(made.datasets, tmp_path, "A")
+    save(series("CT", Layout(slices=6, rows=20, columns=18, series="other")).datasets, tmp_path, "B")
+    with pytest.raises(DicomError, match=r"2 series: .*E_MISSING_SLICES") as caught:
+        read_folder(tmp_path)
+    assert caught.value.code == "E_SEVERAL_SERIES"
+
+
+def test_a_dose_report_beside_a_series_is_passed_over(tmp_path: Path) -> None:
+    made = series("CT", SMALL)
+    save(made.datasets, tmp_path, "A")
+    page = rename(series("CT", Layout(slices=1, series="dose")).datasets[0], "dose")
+    del page.ImagePositionPatient, page.ImageOrientationPatient
+    save([page], tmp_path, "B")
+    assert_is(read_folder_series(tmp_path), made)
+
+
+# ------------------------------------------------------------------------------------------------ nothing is said
+
+
+MALFORMED = {
+    "PatientBirthDate": "1970-01-31",
+    "PatientAge": "53",
+    "StudyDate": "2024-01-05",
+    "StudyTime": "10:15:00",
+    "PatientID": "4711" * 20,
+    "PatientSex": "f",
+    "AccessionNumber": "A" * 20,
+    "StudyDescription": "D" * 80,
+}
+
+
+def test_malformed_headers_say_nothing(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    made = series("CT", SMALL)
+    with quiet_pydicom():
+        each(**MALFORMED)(made.datasets)
+        made.save(tmp_path)
+    caplog.clear()
+    recwarn.clear()
+    capfd.readouterr()
+    assert_is(read_folder_series(tmp_path), made)
+    assert "".join(capfd.readouterr()) == ""
+    assert caplog.text == ""
+    assert [str(item.message) for item in recwarn] == []
+
+
+def test_the_date_of_a_series_is_understood_in_other_forms(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        series("CT", Layout(slices=4, date="2024-01-05")).save(tmp_path)
+    assert scan_folder(tmp_path).subseries[0].acquired.startswith("20240105")
