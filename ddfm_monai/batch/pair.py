@@ -120,12 +120,19 @@ class Pair:
 
     @property
     def problem(self) -> Problem | None:
-        """All obstacles as one: the code of the first, and what was found of all."""
+        """All obstacles as one: the code of the first, what was found of all, and every option that is missing."""
         if not self.obstacles:
             return None
         first, *others = self.obstacles
-        found = "; ".join([first.found, *(f"{other.found} ({other.code})" for other in others)])
-        return Problem(first.code, found)
+        found = [first.found, *(f"{other.found} ({other.code})" for other in others)]
+        missing = [f"missing are {' '.join(self.options)}"] if len(self.options) > 1 else []
+        return Problem(first.code, "; ".join([*found, *missing]))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Codes of all remarks known from the headers: on either series, and on the two."""
+        problems = (*self.reference.warnings, *self.second.warnings, *self.warnings)
+        return tuple(dict.fromkeys(problem.code for problem in problems))
 
     @property
     def days(self) -> float | None:

@@ -114,6 +114,8 @@ def _partners(pairing: PairingResult, missing: Missing | None) -> dict[SeriesKey
     for pair, _ in named:
         if not notes[pair.reference.key]:
             notes[pair.reference.key].append("reference")
+    for item in {source.key: source for pair, _ in named for source in (pair.reference, pair.second)}.values():
+        notes[item.key] += [f"{warning.code}: {warning.found}" for warning in item.warnings]
     return notes
 
 

@@ -276,7 +276,7 @@ class _Screen:
                 self.out.print(f"{problem.path}: {problem.code} {problem.found}")
         entries = (*pairing.ambiguous, *pairing.skipped)
         codes = {problem.code for entry in entries for problem in (entry.problem, *_of_pair(entry.pair))}
-        codes |= {problem.code for pair in pairing.pairs for problem in pair.warnings}
+        codes |= {code for pair in pairing.pairs for code in pair.remarks}
         for code in sorted(codes | set(found.counts())):
             self.out.print(f"{code}: {EXPLANATIONS[code].what} {EXPLANATIONS[code].remedy}")
         if missing is not None:

@@ -245,8 +245,10 @@ def test_a_kind_that_the_header_contradicts_is_refused(asker: Asker) -> None:
 
 def test_all_that_is_missing_is_said_at_once(asker: Asker) -> None:
     asker.save(mr(), mr(series="t2", frame="other", extra={"SeriesNumber": 4}))
-    assert_refused(ask_all(asker, ("folders", "folders_to_file", "transform")), "S_SAME_KIND")
-    assert "--register rigid" in asker.folders_to_file().said
+    for answer in ask_all(asker, ("folders", "folders_to_file", "transform")).values():
+        assert not answer.fused
+        for word in ("S_SAME_KIND", "--second-kind mr", "--register rigid"):
+            assert word in answer.said
 
 
 @pytest.mark.parametrize(

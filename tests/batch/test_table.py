@@ -194,3 +194,17 @@ def test_no_warning_of_a_library_reaches_the_screen_or_a_file(
     texts = [path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".json", ".csv", ".log")]
     for text in (said, *texts):
         assert not any(secret in text for secret in ("1970-01-31", "2024-01-05", "4711", "Warning", "Invalid value"))
+
+
+def test_a_doubt_about_a_series_stands_beside_it(tmp_path: Path) -> None:
+    mr().save(tmp_path / "mr")
+    made = ct(study="mr", frame="frame")
+    for ds in made.datasets:
+        ds.SpacingBetweenSlices = 3.0  # the positions say 4
+    made.save(tmp_path / "ct")
+    scan = scan_folder(tmp_path)
+    (pair,) = find_pairs(scan).pairs
+    assert pair.remarks == ("W_SPACING_CONTRADICTS",)
+    lines = table_of(tmp_path).splitlines()
+    (number,) = [number for number, line in enumerate(lines) if "with MR 3: RUN" in line]
+    assert "W_SPACING_CONTRADICTS: " in lines[number + 1]
