@@ -15,7 +15,7 @@ from torch import Tensor
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import sha256_of
 from ddfm_monai.rules import Origin, kind_of
-from ddfm_monai.volume import affine_of, check_volume, is_picture, place_is_unknown
+from ddfm_monai.volume import affine_of, check_volume, is_picture, place_is_unknown, spacing_of
 from ddfm_monai.volumes.colour import colour_map, to_luma
 from ddfm_monai.volumes.grids import resample_to, same_grid
 from ddfm_monai.volumes.intensity import Scaling, choose_scaling, common_foreground
@@ -24,6 +24,9 @@ from ddfm_monai.volumes.kind import spoken
 from ddfm_monai.volumes.slices import SlicePlan, plan_slices, slice_axis
 
 __all__ = ["Source", "colour_source", "plan_pair", "read_source"]
+
+
+_SMALLEST, _LARGEST = 15.0, 3000.0  # mm; a mouse's head, and a patient with outstretched arms
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,19 @@ class Source:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should look at before trusting a result."""
-        if is_picture(self.volume) or not place_is_unknown(self.volume):
+        if is_picture(self.volume):
             return self.scaling.doubts
-        return (
-            *self.scaling.doubts,
-            "its header gives no position in space (or came without one): that it fits the other volume is taken on "
-            "trust. Look at the result, or register (--register rigid).",
-        )
+        size = spacing_of(self.volume) * self.volume.shape[1:]
+        found = list(self.scaling.doubts)
+        if not _SMALLEST <= size.max() <= _LARGEST:
+            sides = " x ".join(f"{side:.3g}" for side in size)
+            found.append(f"is {sides} mm in size: check the unit of length in its header.")
+        if place_is_unknown(self.volume):
+            found.append(
+                "its header gives no position in space (or it came without one): that it fits the other volume is "
+                "taken on trust. Look at the result, or register (--register rigid)."
+            )
+        return tuple(found)
 
     def rgb(self) -> Tensor:
         """``(3, X, Y, Z)``, 0..255: the volume's own colours, or those of the colour map of PET or SPECT."""

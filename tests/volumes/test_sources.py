@@ -123,3 +123,14 @@ def test_evaluation_measures_hue_against_the_source_that_gave_it(files, tmp_path
     write_volume(result.fused, tmp_path / "fused.nii.gz")
     evaluation = evaluate_files(PairFiles("head", tmp_path / "fused.nii.gz", mr, ct), settings=FusionSettings(**kinds))
     assert evaluation.metrics["hue_error"] < 5
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_a_head_of_the_size_of_a_grain_or_a_house_is_said(factor):
+    volume = make_volume((head((34, 42, 19), GRID) * 800).as_tensor(), np.diag([factor] * 3 + [1.0]) @ GRID, **NAMED)
+    (warning,) = read_source(volume, "second").warnings
+    assert "unit of length" in warning
+    assert not read_source(make_volume(volume.as_tensor(), GRID, **NAMED), "second").warnings
+
+
+NAMED = {"filename_or_obj": "mri.nii"}
