@@ -73,6 +73,32 @@ def test_rooms_import_only_what_lies_below_them(room: str) -> None:
         assert rooms <= allowed, f"{path.relative_to(ROOT)} imports {sorted(rooms - allowed)}"
 
 
+def module_graph() -> dict[str, set[str]]:
+    """Module of the package -> modules of the package that it imports, anywhere in it."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        found: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        # "from package import module" is an arrow to the module, not to the package that it lies in
+        graph[name] = {
+            x for x in found & modules.keys() if not any(y.startswith(f"{x}.") for y in found & modules.keys())
+        }
+    return graph
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = module_graph()
+    while leaves := {name for name, below in graph.items() if not below & graph.keys()}:
+        graph = {name: below for name, below in graph.items() if name not in leaves}
+    assert not graph, f"each of these leads back to itself: {sorted(graph)}"
+
+
 def modules_after(statement: str) -> set[str]:
     """Top-level modules that a fresh interpreter has loaded after a statement."""
     code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
