@@ -292,7 +292,7 @@ class PairLoader:
         self.dataset, self.sampler = dataset, sampler
 
     def __len__(self) -> int:
-        return len(self.dataset if self.sampler is None else self.sampler)
+        return len(self.dataset) if self.sampler is None else len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
         indices = range(len(self)) if self.sampler is None else self.sampler
