@@ -5,7 +5,7 @@
 DATA_DIR holds one folder per case with ``mri.*`` and one of ``ct.*``, ``pet.*`` or ``spect.*`` in any readable format
 (``mri.nii.gz``, ``mri.png``), 8-bit grey; ``pet_rgb.*`` or ``spect_rgb.*`` beside them gives the hue error. Cases are
 averaged by modality, each weighted by its number of slices that hold foreground. The columns are explained in
-docs/metrics.md.
+docs/metrics.md. ``--noise`` prints what the default makes of noise as scanners make it instead (needs ``bm3d``).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ddfm_monai.metrics import evaluate_slices, hue_error, lesion_transfer, noise_gain, through_plane_coherence
+from ddfm_monai.metrics.noise_kinds import NOISE_KINDS
 from ddfm_monai.metrics.slices import luma
 
 Volume = NDArray[np.uint8]  # (X, Y, Z), grey levels 0..255
@@ -228,6 +229,24 @@ def markdown(results: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def print_noise_tables(folders: list[Path], arguments: argparse.Namespace) -> None:
+    """Both tables of noise_tables.py, over all cases."""
+    from noise_tables import as_markdown, tables
+
+    from ddfm_monai import load_prior
+
+    prior = load_prior(arguments.prior, arguments.device)
+    found: dict[str, list[dict[str, str | float]]] = {"sources": [], "fusion": []}
+    for folder in folders:
+        case = read_case(folder, arguments.every)
+        a, b = (np.ascontiguousarray(x.transpose(2, 1, 0)) for x in (case.a, case.b))
+        shown = [round((i + 0.5) * len(a) / arguments.slices) for i in range(arguments.slices)]
+        for name, row in tables(a, b, case.modality, arguments.noise or NOISE_KINDS, shown, prior):
+            print(folder.name, name, row, file=sys.stderr, flush=True)
+            found[name].append({"case": folder.name} | row)
+    print("\n\n".join(as_markdown(rows) for rows in found.values()))
+
+
 def main() -> None:
     """Parse the command line, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -238,6 +257,8 @@ def main() -> None:
     parser.add_argument("--prior", default="medical", help="prior of the DDFM methods")
     parser.add_argument("--device", default=None)
     parser.add_argument("--no-probes", action="store_true", help="leave out lesions and noise: 1 fusion instead of 6")
+    parser.add_argument("--noise", nargs="*", choices=NOISE_KINDS, help="tables of these kinds (or all) instead")
+    parser.add_argument("--slices", type=int, default=2, help="slices per case for --noise, evenly spread")
     parser.add_argument("--format", choices=("markdown", "json"), default="markdown")
     arguments = parser.parse_args()
 
@@ -245,6 +266,9 @@ def main() -> None:
     folders = sorted(f for f in arguments.data.iterdir() if f.is_dir() and f.name in (arguments.cases or [f.name]))
     if not folders:
         sys.exit(f"{arguments.data}: no case folder of the names asked for")
+    if arguments.noise is not None:
+        print_noise_tables(folders, arguments)
+        return
     rows: dict[str, dict[str, list[dict[str, float]]]] = {}
     for folder in folders:
         case = read_case(folder, arguments.every)

@@ -7,9 +7,10 @@ view. Two lesions have known places: an oedema that only the MRI shows and a cal
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = ["LESIONS", "Lesion", "PhantomPaths", "write_phantom"]
 
 Array: TypeAlias = NDArray[np.float32]
 Point: TypeAlias = tuple[float, float, float]
+Noise: TypeAlias = Literal["none", "little", "scanner"]
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,24 @@ _VITREOUS = _Tissue(980, 8, 1)
 _LENS = _Tissue(150, 70, 1)
 
 
-def write_phantom(folder: Path | str, *, resolution: float = 0.9, slice_distance: float = 4.0) -> PhantomPaths:
+def write_phantom(
+    folder: Path | str,
+    *,
+    resolution: float = 0.9,
+    slice_distance: float = 4.0,
+    ct_resolution: float | None = None,
+    noise: Noise = "little",
+) -> PhantomPaths:
     """Write ``mri.nii.gz``, ``ct.nii.gz`` and ``pet.nii.gz``; the same bytes on every call.
 
     Args:
         folder: created if missing; files of these names are replaced.
-        resolution: in-plane spacing of the MRI in mm, the CT's is 0.85 of it. The default gives an MRI of
-            214 x 249 x 40 voxels.
+        resolution: in-plane spacing of the MRI in mm. The default gives an MRI of 214 x 249 x 40 voxels.
         slice_distance: of the MRI, in mm.
+        ct_resolution: in-plane spacing of the CT in mm, by default 0.85 of the MRI's.
+        noise: ``"little"``; ``"none"``; or ``"scanner"``: as much as in ordinary scans and with their spectra. The MRI
+            then has Rician noise of 4 % from a k-space that was filled up with zeros to twice its size, the CT noise
+            of 5 HU after filtered back-projection with a soft kernel.
 
     Returns:
         The paths and the lesions.
@@ -101,9 +113,11 @@ def write_phantom(folder: Path | str, *, resolution: float = 0.9, slice_distance
     folder.mkdir(parents=True, exist_ok=True)
     head, to_ras = _head(resolution)
     paths = PhantomPaths(folder / "mri.nii.gz", folder / "ct.nii.gz", folder / "pet.nii.gz")
-    _write(*_scan_mri(head.mr, to_ras, resolution, slice_distance), paths.mri, "phantom T2w MRI, arbitrary units")
-    _write(*_scan_ct(head.ct, to_ras, resolution), paths.ct, "phantom CT, Hounsfield units")
-    _write(*_scan_pet(head.pet, to_ras), paths.pet, "phantom FDG-PET, Bq/ml")
+    mri = _scan_mri(head.mr, to_ras, resolution, slice_distance, noise)
+    _write(*mri, paths.mri, "phantom T2w MRI, arbitrary units")
+    ct_spacing = 0.85 * resolution if ct_resolution is None else ct_resolution
+    _write(*_scan_ct(head.ct, to_ras, ct_spacing, noise), paths.ct, "phantom CT, Hounsfield units")
+    _write(*_scan_pet(head.pet, to_ras, noise), paths.pet, "phantom FDG-PET, Bq/ml")
     return paths
 
 
@@ -339,7 +353,7 @@ def _paint_lesions(head: _Head, p: _Space) -> None:
 
 
 def _scan_mri(
-    head: Array, to_ras: NDArray[np.float64], resolution: float, slice_distance: float
+    head: Array, to_ras: NDArray[np.float64], resolution: float, slice_distance: float, noise: Noise
 ) -> tuple[NDArray, NDArray[np.float64]]:
     """Thick axial slices, a coil that is brighter on one side, Rician noise."""
     affine = np.diag([resolution, resolution, slice_distance, 1.0])
@@ -350,31 +364,58 @@ def _scan_mri(
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
     signal *= 1 + 0.10 * x - 0.06 * y + 0.05 * z - 0.06 * (x**2 + y**2)
     random = np.random.default_rng(1)
-    real, imaginary = (random.normal(0, 6, shape).astype(np.float32) for _ in range(2))
+    real, imaginary = (random.normal(0, _MR_SD[noise], shape).astype(np.float32) for _ in range(2))
+    if noise == "scanner":
+        real, imaginary = (_with_spectrum(part, _half_of_k_space) for part in (real, imaginary))
     return np.hypot(signal + real, imaginary), affine
 
 
-def _scan_ct(head: Array, to_ras: NDArray[np.float64], resolution: float) -> tuple[NDArray, NDArray[np.float64]]:
+def _scan_ct(
+    head: Array, to_ras: NDArray[np.float64], resolution: float, noise: Noise
+) -> tuple[NDArray, NDArray[np.float64]]:
     """A tilted gantry, smaller voxels, stored right to left and front to back as scanners do; 10 mm less below."""
-    spacing = np.array([0.85 * resolution, 0.85 * resolution, 4.0])
+    spacing = np.array([resolution, resolution, 4.0])
     shape = (round(214 / spacing[0]), round(236 / spacing[1]), 40)
     affine = np.eye(4)
     affine[:3, :3] = _rotation(degrees_x=6, degrees_z=4) @ np.diag(spacing * [-1, -1, 1])
     affine[:3, 3] = np.array([0.0, 0.0, 34.0]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     attenuation = _sampled(gaussian_filter(head, (0, 0, 1.2 / to_ras[2, 2])), to_ras, affine, shape, outside=-1000.0)
-    noise = gaussian_filter(np.random.default_rng(2).normal(0, 6, shape), (0.7, 0.7, 0))
-    return np.clip(np.rint(attenuation + noise), -1024, 3071).astype(np.int16), affine
+    random = np.random.default_rng(2).normal(0, _CT_SD[noise], shape)
+    by_kernel = _with_spectrum(random, _soft_kernel) if noise == "scanner" else gaussian_filter(random, (0.7, 0.7, 0))
+    return np.clip(np.rint(attenuation + by_kernel), -1024, 3071).astype(np.int16), affine
 
 
-def _scan_pet(head: Array, to_ras: NDArray[np.float64]) -> tuple[NDArray, NDArray[np.float64]]:
+def _scan_pet(head: Array, to_ras: NDArray[np.float64], noise: Noise) -> tuple[NDArray, NDArray[np.float64]]:
     """6 mm full width at half maximum, 2.5 mm voxels, few counts."""
     blurred = gaussian_filter(head, 6 / 2.355 / np.diag(to_ras)[:3])
     affine = np.diag([2.5, 2.5, 2.5, 1.0])
     affine[:3, 3] = [-100.0, -115.0, -62.0]
     shape = (80, 92, 66)
     uptake = np.maximum(_sampled(blurred, to_ras, affine, shape, outside=0.0), 0)
-    counts = np.random.default_rng(3).poisson(uptake * 60) / 60
+    counts = uptake if noise == "none" else np.random.default_rng(3).poisson(uptake * 60) / 60
     return (gaussian_filter(counts, 0.6) * 1000).astype(np.float32), affine
+
+
+_MR_SD: dict[Noise, float] = {"none": 0, "little": 6, "scanner": 37}  # of each channel, arbitrary units
+_CT_SD: dict[Noise, float] = {"none": 0, "little": 6, "scanner": 5}  # HU; the little is smoothed to 2.4
+
+
+def _with_spectrum(white: NDArray, power: Callable[[NDArray, NDArray], NDArray]) -> NDArray:
+    """White noise ``(X, Y, Z)`` with that power at in-plane frequencies in cycles per pixel, its variance kept."""
+    fx, fy = (np.fft.fftfreq(n) for n in white.shape[:2])
+    wanted = power(fx[:, None], fy[None])
+    spectrum = np.fft.fft2(white, axes=(0, 1)) * np.sqrt(wanted / wanted.mean())[..., None]
+    return np.fft.ifft2(spectrum, axes=(0, 1)).real.astype(np.float32)
+
+
+def _half_of_k_space(fx: NDArray, fy: NDArray) -> NDArray:
+    return ((np.abs(fx) < 0.25) & (np.abs(fy) < 0.25)).astype(np.float64)
+
+
+def _soft_kernel(fx: NDArray, fy: NDArray) -> NDArray:
+    """The ramp of filtered back-projection times a smoothing kernel."""
+    f = np.hypot(fx, fy)
+    return f * np.exp(-2 * (f / 0.15) ** 2)
 
 
 def _rotation(degrees_x: float, degrees_z: float) -> NDArray[np.float64]:

@@ -44,7 +44,7 @@ def demo(
 
 
 def run_demo(
-    folder: Path, *, overwrite: bool = False, progress: Any = None, phantom: dict[str, float] | None = None,
+    folder: Path, *, overwrite: bool = False, progress: Any = None, phantom: dict[str, Any] | None = None,
     **overrides: Any,
 ) -> dict[str, Path]:  # fmt: skip
     """What ``ddfm demo`` does.

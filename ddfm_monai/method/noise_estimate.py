@@ -33,6 +33,7 @@ _WINDOW = 32  # pixels
 _QUIETEST = 0.05  # share of the windows
 _SLICES, _WINDOWS = 16, 8000  # so many are enough
 _FEWEST_WINDOWS = 12
+_DARKEST_TISSUE = 0.2  # of the brightest: what is darker may be the noise of a magnitude image in air
 _NEGLIGIBLE = 4.0  # grey levels²: power per frequency that nobody sees, and rounding
 
 # Grey levels of 255. Clean brain slices of all modalities reach 4, 7.3 and 3.0 (docs/likelihood.md).
@@ -43,7 +44,7 @@ _AIR_SHARE = (
     0.42  # of the sd in tissue is left in air at least (0.58 if clipped at black, 0.45 above a median at black)
 )
 _AIR_RATIO = 1.8  # sd of noise in tissue over that in air, between the two
-_AIR_WEIGHT = 0.15  # of the air's one observation, where all bands together have 1
+_AIR_WEIGHT = 0.2  # of the air's one observation, where all bands together have 1
 _OCCAM = 0.01  # by so much a coloured family must be nearer to the periodograms than a constant,
 _OCCAM_SMOOTH = 0.003  # and a smooth one nearer than any other, since it looks like anatomy
 
@@ -75,13 +76,14 @@ def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> N
 
 
 def _tissue(grey: Tensor) -> Tensor:
-    """Windows (n, 32, 32) that are neither black nor white: noise is clipped there."""
+    """Windows (n, 32, 32) that are not air, and neither black nor white: noise is clipped there."""
     count, height, width = grey.shape
     step = 8 * math.ceil(math.sqrt(count * height * width / 64 / _WINDOWS))
     windows = grey.unfold(1, _WINDOW, step).unfold(2, _WINDOW, step).reshape(-1, _WINDOW, _WINDOW)
     mean = windows.mean((1, 2))
     clipped = ((windows <= 2) | (windows >= 253)).float().mean((1, 2))
-    return windows[(clipped < 0.02) & (mean > 10) & (mean < 245)]
+    darkest = max(10.0, _DARKEST_TISSUE * float(mean.quantile(0.95)))
+    return windows[(clipped < 0.02) & (mean > darkest) & (mean < 245)]
 
 
 def _air(grey: Tensor) -> float:
