@@ -6,7 +6,7 @@ at the sources. Two tests, slice by slice:
 
 * **Local rule**, at the scale of lesions. Near each pixel ``f ≈ α a + β b + δ max(a, b) + γ`` is fitted by least
   squares in a window of 10 pixels, its middle (6 pixels) left out: the surroundings tell what is to be expected
-  in the middle. A departure of more than 20 grey levels is flagged. If a fit that includes the middle does not
+  in the middle. A departure of more than 22 grey levels is flagged. If a fit that includes the middle does not
   explain it either, no combination of the sources has that structure: **invented**. If it does, the sources have
   something there that does not come through as it does around: **missing** (or exaggerated).
 * **Fourier ring correlation**, at the scale of detail, in patches of 32 pixels. Of the fused detail, how much do the
@@ -14,8 +14,8 @@ at the sources. Two tests, slice by slice:
   there? Where either is nearly nothing, though there is detail well above the sources' noise: **detail**, which is
   texture of neither source, or smoothing. (Scanning ring correlation: DIDSR/sfrc, arXiv 2603.04673.)
 
-It is a help for looking, no proof: what is fainter than 20 grey levels, at the rim of the head, or lost everywhere in
-the same way, is not flagged.
+It is a help for looking, no proof: what is fainter than 22 grey levels, lost everywhere in the same way, or detail
+on and beside white bone, is not flagged.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ FLAGS = {"invented": 1, "missing": 2, "detail": 3}
 
 WINDOW, MIDDLE = 5.0, 3.0  # sd in pixels of the halved picture: 10 and 6 pixels
 FLAT = 10.0  # grey levels, sd: what varies less does not say how it is followed
-DEPARTURE = 20.0  # grey levels
+DEPARTURE = 22.0  # grey levels
 UNEXPLAINED = 0.7  # share of a departure that a fit with the middle leaves: above, it is invented
 
 PATCH, HOP = 32, 8  # pixels
 RINGS = ((4, 6), (6, 8), (8, 10))  # cycles per patch: 0.125 to 0.31 per pixel
 EXPLAINED = 0.2  # ring correlation with the best combination of the sources; texture of neither has 0.13
 FOLLOWED = 0.06  # amplitude of the explained detail over that of the stronger source
+WHITE = 250.0  # grey levels
 FAINT = 3.0  # grey levels, sd: detail below is none
 
 
@@ -166,15 +167,20 @@ def _detail_departs(f: Array, a: Array, b: Array, head: NDArray[np.bool_]) -> ND
     # Each ring on the scale of the stronger source there, so that all have a say.
     pooled = sum(r / np.maximum(np.maximum(r[1], r[2]), 0.1) for r in rings)
     correlation = np.sqrt(_explained(pooled, 0.01) / np.maximum(pooled[0], 1e-9))
-    foreign = (correlation < EXPLAINED) & (sum(r[0] for r in rings) > FAINT**2)
+    own, theirs = sum(r[0] for r in rings), sum(np.maximum(r[1], r[2]) for r in rings)
+    foreign = (correlation < EXPLAINED) & (own > np.maximum(FAINT**2, theirs / 4))
 
     finest = rings[-2] + rings[-1]
     strength, followed = np.maximum(finest[1], finest[2]), _explained(finest, 0.1)
-    # What is lacking everywhere in the head is noise.
-    lacking = 2 * np.quantile((strength - followed)[head[::HOP, ::HOP]], 0.1)
-    smoothed = (followed < FOLLOWED**2 * strength) & (strength - max(lacking, 0) > FAINT**2)
-
-    flagged = np.repeat(np.repeat(foreign | smoothed, HOP, axis=0), HOP, axis=1)
+    # Nothing can be shown on white bone.
+    white = ndimage.uniform_filter((np.maximum(a, b) >= WHITE).astype(np.float64), PATCH)[::HOP, ::HOP] > 0.25
+    judged = head[::HOP, ::HOP] & ~white
+    if not judged.any():
+        return np.zeros(f.shape, dtype=bool)
+    # What is lacking everywhere is noise.
+    lacking = 2 * max(np.quantile((strength - followed)[judged], 0.1), 0)
+    smoothed = (followed < FOLLOWED**2 * strength) & (strength - lacking > FAINT**2)
+    flagged = np.repeat(np.repeat((foreign | smoothed) & judged, HOP, axis=0), HOP, axis=1)
     # A patch stands for the pixels around its middle.
     moved = np.pad(flagged, HOP // 2)[HOP:, HOP:]
     return moved[: f.shape[0], : f.shape[1]]
