@@ -65,14 +65,16 @@ def read_sets(data: Path, count: int) -> dict[str, tuple[Volume, Volume]]:
     return sets
 
 
-def measure(fuse: Method, a: Volume, b: Volume, noise: Noise, realisations: int, studied: int) -> dict[str, Any]:
+def measure(
+    fuse: Method, a: Volume, b: Volume, noise: Noise, realisations: int, studied: int, both: bool
+) -> dict[str, Any]:
     """Everything about one method on one set; the observer study on ``studied`` of its slices."""
     fuse = remembering(fuse)
     row: dict[str, Any] = {"check": check_fusion(fuse(a, b), a, b).shares}
     for ratio in (1.0, 0.5):
         row[f"shared {ratio}"] = shared_lesion_transfer(fuse, a, b, ratio)
     some = np.linspace(0, a.shape[-1] - 1, studied + 2).round().astype(int)[1:-1]
-    found = detectability(fuse, a[..., some], b[..., some], noise, realisations)
+    found = detectability(fuse, a[..., some], b[..., some], noise, realisations, both=both)
     return row | {"observer": {kind: cell._asdict() for kind, cell in found.items()}}
 
 
@@ -116,6 +118,7 @@ def main() -> None:
     parser.add_argument("--realisations", type=int, default=10, help="of the noise, even")
     parser.add_argument("--slices", type=int, default=4, help="per set, clean")
     parser.add_argument("--studied", type=int, default=2, help="of these, slices of the observer study")
+    parser.add_argument("--both", action="store_true", help="noise in both sources, not in the lesion's alone")
     parser.add_argument("--methods", nargs="+", choices=list(methods("", None, 1)), help="all by default")
     parser.add_argument("--sets", nargs="+", choices=SECONDS, default=SECONDS)
     parser.add_argument("--steps", type=int, default=10, help="of the published and the paper's likelihood")
@@ -129,7 +132,8 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, Any]]] = {"streaks": {name: streaks(fuse) for name, fuse in chosen.items()}}
     sets = {name: pair for name, pair in read_sets(arguments.data, arguments.slices).items() if name in arguments.sets}
     for modality, (a, b) in sets.items():
-        study = partial(measure, noise=NOISE[modality], realisations=arguments.realisations, studied=arguments.studied)
+        how = {"realisations": arguments.realisations, "studied": arguments.studied, "both": arguments.both}
+        study = partial(measure, noise=NOISE[modality], **how)
         for name, fuse in chosen.items():
             started = time.perf_counter()
             results.setdefault(modality, {})[name] = study(fuse, a, b)

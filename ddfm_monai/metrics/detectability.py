@@ -74,17 +74,20 @@ class Detectability(NamedTuple):
 
 
 def detectability(
-    fuse: Fuse, a: Grey, b: Grey, noise: Noise, realisations: int = 10, seed: int = 3407
+    fuse: Fuse, a: Grey, b: Grey, noise: Noise, realisations: int = 10, seed: int = 3407, *, both: bool = False
 ) -> dict[str, Detectability]:
     """An observer study of a fusion.
 
     Args:
-        fuse: the fusion; called with volumes ``(X, Y, N)``, five times with N = slices x realisations, once with the
+        fuse: the fusion; called with volumes ``(X, Y, N)``, six times with N = slices x realisations, once with the
             clean slices. Slices must not know one another.
         a, b: clean slices ``(X, Y, slices)``, uint8.
-        noise: put into both.
+        noise: of either source.
         realisations: at least 4, even.
         seed: of the noise.
+        both: both sources are noisy; else the one with the lesion alone. A picture that shows both sources on one
+            grey scale then shows both noises: of any fixed mixture, the efficiencies for lesions of either source that
+            are equally visible in their own noise add up to 1 at most, so no fusion reaches 0.8 in both.
 
     Returns:
         By kind of lesion (`LESION_KINDS`); a kind that fits nowhere is left out.
@@ -95,18 +98,26 @@ def detectability(
     if realisations < 4 or realisations % 2:
         raise InputError(f"{realisations} realisations; an even number of at least 4 is expected.")
     sources = {"a": _Source(a, noise.a, realisations, (seed, 0)), "b": _Source(b, noise.b, realisations, (seed, 1))}
+
+    def fused_with(own: str, lesions: Array | float = 0.0) -> Array:
+        pair = [
+            source.noisy(lesions) if name == own else source.noisy() if both else source.repeated()
+            for name, source in sources.items()
+        ]
+        return np.asarray(fuse(*pair), dtype=np.float64)
+
     clean = np.asarray(fuse(a, b), dtype=np.float64)
-    absent = np.asarray(fuse(sources["a"].noisy(), sources["b"].noisy()), dtype=np.float64)
+    absent = {"a": fused_with("a")}
+    absent["b"] = absent["a"] if both else fused_with("b")
     found = {}
     for kind in LESION_KINDS:
-        own, other = sources[kind[0]], sources["b" if kind[0] == "a" else "a"]
+        own = sources[kind[0]]
         places = _places(own.clean, np.maximum(a, b))
         if not places:
             continue
         plan = _Plan(places, realisations)
         lesions = own.lesions(plan, 1 if kind[1] == "+" else -1)
-        pair = (own.noisy(lesions), other.noisy()) if kind[0] == "a" else (other.noisy(), own.noisy(lesions))
-        fused = _Readings(plan, absent, np.asarray(fuse(*pair), dtype=np.float64), clean)
+        fused = _Readings(plan, absent[kind[0]], fused_with(kind[0], lesions), clean)
         alone = _Readings(plan, own.noisy(), own.noisy(lesions), own.clean)
         found[kind] = _compare(fused, alone, plan, seed)
     if not found:
@@ -147,8 +158,11 @@ class _Source:
 
     def noisy(self, lesions: Array | float = 0.0) -> Grey:
         """``(X, Y, slices x realisations)``"""
-        repeated = np.repeat(self.clean, self.realisations, axis=-1)
-        return np.clip(np.rint(repeated + lesions + self.noise), 0, 255).astype(np.uint8)
+        return np.clip(np.rint(self.repeated() + lesions + self.noise), 0, 255).astype(np.uint8)
+
+    def repeated(self) -> Grey:
+        """The same without noise."""
+        return np.repeat(self.clean, self.realisations, axis=-1)
 
     def lesions(self, plan: _Plan, sign: int) -> Array:
         """Lesions of known detectability in this source's noise."""
