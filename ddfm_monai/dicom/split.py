@@ -487,7 +487,7 @@ def _subseries(group: _Group, name: str, problem: Problem | None, broken_beside:
     if copies:
         warnings.append(Problem("W_DUPLICATE_INSTANCE", f"{copies} slices were found more than once"))
     if group.mixed:
-        warnings.append(Problem("W_MIXED", f"{' and '.join(group.mixed)} differ within the volume"))
+        warnings.append(Problem("W_MIXED", f"the slices differ in {' and '.join(group.mixed)}"))
     if grid is not None and grid.uneven:
         warnings.append(Problem("W_UNEVEN", _gaps_text(group.entries)))
     if broken_beside:

@@ -86,7 +86,7 @@ def test_a_volume_of_different_image_types_says_so(shuffled: Saver) -> None:
     made = series("CT", SMALL)
     from_slice(11, ImageType=EDITED)(made.datasets)
     (warning,) = read_folder_series(shuffled(made.datasets)).warnings
-    assert (warning.code, warning.found) == ("W_MIXED", "ImageType differ within the volume")
+    assert (warning.code, warning.found) == ("W_MIXED", "the slices differ in ImageType")
 
 
 UNDECIDED: dict[str, tuple[str, Callable[[list[Dataset]], object], str]] = {
