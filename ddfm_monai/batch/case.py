@@ -237,6 +237,8 @@ def derive(
 ) -> dict[str, Any]:
     """Fuse two volumes and write the series of the result into a folder: ``grey``, ``colour``, ``registration.dcm``.
 
+    ``registration.png`` shows the two before and after it.
+
     Returns:
         The record of the case (JSON-able): provenance, outputs, overlap, covered part, warnings.
     """
@@ -256,6 +258,7 @@ def derive(
     outputs = [_output(series) for series in _write_series(result, derivation, pair, settings, folder)]
     if result.registration is not None:
         uid = write_registration(derivation, folder / "registration.dcm")
+        _picture_registration(result, folder / "registration.png")
         outputs.append({"kind": "registration", "instance_uids": [uid]})
     progress(Progress("write", 1, 1))
     return {
@@ -271,6 +274,19 @@ def derive(
         "outputs": outputs,
         "provenance": result.provenance,
     }
+
+
+def _picture_registration(result: FusionResult, path: Path) -> None:
+    from ddfm_monai.fusion.outputs import write_registration_picture  # torch and MONAI: not for the scan
+
+    write_registration_picture(result, path)
+
+
+def _remarks(provenance: dict[str, Any]) -> tuple[str, ...]:
+    """What a person should read: how the second was moved, and the warnings."""
+    registration = provenance.get("registration")
+    moved = [f"registration: {registration['sentence']}."] if registration else []
+    return (*moved, *provenance["warnings"])
 
 
 def _fuse(
@@ -348,7 +364,7 @@ def _outcome(pair: Pair, status: Status, record: Mapping[str, Any]) -> CaseOutco
         shape=tuple(record["shape"]),
         outputs=tuple(record["outputs"]),
         warnings=tuple(record["warnings"]),
-        remarks=tuple(record["provenance"]["warnings"]),
+        remarks=_remarks(record["provenance"]),
     )
 
 

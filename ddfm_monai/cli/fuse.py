@@ -127,6 +127,8 @@ def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Hos
         jobs, load_prior(prior), settings, begin=begin, taken=host.taken, inspect=inspect, progress=host.progress
     ):
         if done.error is None:
+            if done.provenance["registration"]:
+                host.say(f"registration: {done.provenance['registration']['sentence']}")
             for warning in done.provenance["warnings"]:
                 if not warning.startswith(("reference: ", "second: ")):  # those were told before the work
                     host.say(f"warning: {warning}", "warning")

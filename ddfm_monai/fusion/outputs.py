@@ -10,12 +10,12 @@ from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_group
-from ddfm_monai.fusion.picture import save_picture
+from ddfm_monai.fusion.picture import registration_picture, save_picture
 from ddfm_monai.fusion.pipeline import FusionResult
 from ddfm_monai.settings import FusionSettings
 from ddfm_monai.volumes import PICTURE_SUFFIXES, WRITABLE_SUFFIXES, stem_of, suffix_of, write_volume
 
-__all__ = ["check_target", "output_names", "write_outputs"]
+__all__ = ["check_target", "output_names", "write_outputs", "write_registration_picture"]
 
 
 def check_target(target: Path) -> None:
@@ -31,7 +31,8 @@ def output_names(target: Path, settings: FusionSettings | None = None, check: bo
     """Role to path of every file that :func:`write_outputs` makes for a fused volume at ``target``.
 
     The roles are ``fused``, ``provenance``; ``preview`` unless the result is itself a picture; ``uncertainty`` for
-    several samples; ``transform`` after a registration; ``check`` for a result that was checked.
+    several samples; ``transform`` and ``registration_picture`` after a registration; ``check`` for a result that was
+    checked.
     """
     chosen = settings or FusionSettings()
     suffix = suffix_of(target)
@@ -43,9 +44,16 @@ def output_names(target: Path, settings: FusionSettings | None = None, check: bo
         names["uncertainty"] = target.with_name(f"{stem}_uncertainty{suffix}")
     if chosen.register == "rigid":
         names["transform"] = target.with_name(f"{stem}.tfm")
+        names["registration_picture"] = target.with_name(f"{stem}_registration.png")
     if check:
         names["check"] = target.with_name(f"{stem}_check{suffix}")
     return names
+
+
+def write_registration_picture(result: FusionResult, path: Path) -> None:
+    """Write a PNG of both sources before and after the registration of a result that had one."""
+    if result.second_before01 is not None:
+        registration_picture(path, result.reference01, result.second_before01, result.second01)
 
 
 def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
@@ -79,6 +87,7 @@ def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
             write_volume(result.uncertainty, folder / names["uncertainty"].name)
         if result.registration is not None:
             result.registration.save(folder / names["transform"].name)
+            write_registration_picture(result, folder / names["registration_picture"].name)
         if result.check is not None:
             # A picture has no values but its grey levels: 85, 170 and 255 for the three flags.
             flags = result.check / 3 if suffix_of(target) in PICTURE_SUFFIXES else result.check

@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import atomic_path
-from ddfm_monai.volumes import affine_of, is_picture
+from ddfm_monai.volumes import affine_of, is_picture, make_volume, spacing_of
 
-__all__ = ["save_picture"]
+__all__ = ["registration_picture", "save_picture"]
 
 _BACKGROUND = (13, 16, 22)
 _PANEL = (0, 0, 0)
@@ -28,6 +28,7 @@ _GAP = 10
 _HEADER = 40
 _FOOTER = 34
 _SIDE = 18
+_TILE = 24.0  # mm, of the checkerboard
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,36 @@ def save_picture(
     _draw_footer(draw, canvas.size, affine, centre if lettered else None)
     with atomic_path(Path(path)) as temporary:
         canvas.save(temporary, format="PNG", optimize=True)
+
+
+def registration_picture(
+    path: str | Path, reference01: MetaTensor, second_before01: MetaTensor, second_after01: MetaTensor
+) -> None:
+    """Write a PNG of a registration: the reference, and checkerboards of reference and second before and after.
+
+    Where the two fit, edges go on from tile to tile.
+
+    Args:
+        path: the PNG, replaced if it exists.
+        reference01: ``(1, X, Y, Z)`` in [0, 1], as the other two.
+        second_before01: the second source as it lay, on the reference's grid.
+        second_after01: the same as registered.
+
+    Raises:
+        InputError: the three are not of one shape.
+    """
+    before, after = (_checkerboard(reference01, second) for second in (second_before01, second_after01))
+    save_picture(path, reference01, before, after, titles=("Reference", "Before", "After registration"))
+
+
+def _checkerboard(first: MetaTensor, second: MetaTensor) -> MetaTensor:
+    """Tiles of the one and the other in turn along all three axes."""
+    if first.shape != second.shape:
+        return second  # save_picture refuses it by name
+    tiles = np.maximum(1, np.rint(_TILE / spacing_of(first))).astype(int)
+    i, j, k = (np.arange(size) // tile for size, tile in zip(first.shape[1:], tiles, strict=True))
+    turn = (i[:, None, None] + j[:, None] + k) % 2 == 1
+    return make_volume(np.where(turn, second.cpu().numpy(), first.cpu().numpy()), affine_of(first))
 
 
 def _to_ras(volumes: Sequence[MetaTensor]) -> tuple[list[np.ndarray], np.ndarray]:

@@ -34,6 +34,7 @@ from ddfm_monai.volumes import (
     plan_pair,
     read_source,
     register_rigid,
+    resample_to,
 )
 from ddfm_monai.volumes.colour import with_luma
 from ddfm_monai.volumes.suv import suv_of
@@ -60,6 +61,7 @@ class FusionResult:
             samples were drawn.
         registration: the transform that was found, if registration was asked for.
         reference01, second01: (1, X, Y, Z) in [0, 1], the sources as they entered the fusion, on the same grid.
+        second_before01: where registration was asked for, the second source as it lay, on the same grid.
         check: (1, X, Y, Z), where a reader should look at the sources, and why, if a check was asked for.
     """
 
@@ -69,6 +71,7 @@ class FusionResult:
     registration: Registration | None
     reference01: MetaTensor
     second01: MetaTensor
+    second_before01: MetaTensor | None = None
     check: MetaTensor | None = None
 
 
@@ -113,10 +116,11 @@ def fuse_volumes(
         registration = register_rigid(a.grey, b.grey)
         progress(Progress("register", 1, 1, registration.sentence()))
         remarks += registration.warnings
-    transform = registration.matrix if registration else None
+    transform = registration.correction if registration else None
     overlap = overlap_fraction(a.volume, b.volume, transform)
     remarks += _check_overlap(a, b, overlap, chosen)
     noise_a, noise_b = noise_of(a), noise_of(b)
+    before = None if registration is None else resample_to(b.grey, a.grey, needs_overlap=False)
     moved = b.onto(a, transform)
     noise_moved = carried(noise_b, b, a, transform) if moved.resampled else noise_b
     accounts = describe_noise(noise_a, a), describe_noise(noise_b, b)
@@ -163,6 +167,7 @@ def fuse_volumes(
         registration=registration,
         reference01=a.grey,
         second01=b.grey,
+        second_before01=before,
     )
 
 

@@ -56,6 +56,7 @@ def resample_to(
     transform: np.ndarray | None = None,
     fill: float = 0.0,
     mode: str = "linear",
+    needs_overlap: bool = True,
 ) -> MetaTensor:
     """``moving`` on the grid of ``reference``; any affine is right, sheared ones included.
 
@@ -69,6 +70,7 @@ def resample_to(
             (:attr:`Registration.matrix`); default: none.
         fill: value outside the field of view.
         mode: ``"linear"`` or ``"nearest"``.
+        needs_overlap: refuse two volumes that share next to nothing.
 
     Returns:
         ``(C, X', Y', Z')`` float32 with the affine and space of ``reference`` and the file name of ``moving``. Where
@@ -87,7 +89,8 @@ def resample_to(
         meta["filename_or_obj"] = moving.meta["filename_or_obj"]
     if transform is None and same_grid(reference, moving):
         return make_volume(moving.as_tensor(), affine, **meta)
-    check_overlap(reference, moving, transform)
+    if needs_overlap:
+        check_overlap(reference, moving, transform)
     mapping = index_mapping(moving, reference, transform)
     data = moving.as_tensor().detach().cpu().numpy()
     shape = tuple(int(n) for n in reference.shape[1:])

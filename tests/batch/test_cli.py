@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from dicom.results import SMALL
 from dicom.synthetic import Layout, save_pair, series
+from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
@@ -213,6 +214,9 @@ def test_different_frames_need_registration(ddfm: Callable[..., int], tmp_path: 
     assert ddfm("run", tmp_path / "in", "-o", tmp_path / "out", "--register", "rigid") == ExitCode.DONE
     (case,) = tmp_path.glob("out/P*")
     assert dcmread(case / "registration.dcm").Modality == "REG"
+    assert Image.open(case / "registration.png").size[0] > 900
+    (row,) = json.loads((tmp_path / "out/report.json").read_text())["cases"]
+    assert row["remarks"][0].startswith("registration: moved by ")
 
 
 @pytest.mark.parametrize(

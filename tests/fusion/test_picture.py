@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ddfm_monai.errors import InputError
-from ddfm_monai.fusion.picture import save_picture
+from ddfm_monai.fusion.picture import registration_picture, save_picture
 from ddfm_monai.volumes import make_volume
 
 PANELS = [(18 + 310 * column, 318 + 310 * column) for column in range(3)]
@@ -89,3 +89,19 @@ def test_three_shapes_are_refused(tmp_path):
     with pytest.raises(InputError, match="different shapes"):
         save_picture(tmp_path / "out.png", a, b, a)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_registration_is_shown_as_checkerboards_before_and_after(tmp_path):
+    """After a perfect registration the board is the reference itself; before it, edges break at the tiles."""
+    matrix = np.diag([2.0, 2.0, 4.0, 1.0])
+    matrix[:3, 3] = (-39, -39, -38)
+    reference = ball_right_front(matrix, (40, 40, 20))
+    before = make_volume(np.roll(reference.numpy(), -9, axis=1), matrix)
+
+    registration_picture(tmp_path / "out.png", reference, before, reference)
+
+    picture = np.asarray(Image.open(tmp_path / "out.png").convert("L")).astype(int)[50:-50]
+    first, broken, whole = (picture[:, left:right] for left, right in PANELS)
+    assert first.max() > 200
+    assert np.array_equal(first, whole)
+    assert (np.abs(first - broken) > 30).mean() > 0.02

@@ -11,6 +11,7 @@ import torch
 from ddfm_monai import fuse_volumes
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import sha256_of
+from ddfm_monai.fusion.outputs import write_outputs
 from ddfm_monai.metrics.files import PairFiles, evaluate_files, read_triple
 from ddfm_monai.settings import FusionSettings
 from ddfm_monai.volumes import colour_source, make_volume, plan_pair, read_source, write_volume
@@ -97,7 +98,9 @@ def test_evaluation_compares_with_the_very_sources_of_the_fusion(files, tmp_path
     mr, ct, _ = files
     settings = FusionSettings(steps=1, register=register)
     result = fuse_volumes(mr, ct, prior=tiny_prior, settings=settings)
-    write_volume(result.fused, tmp_path / "fused.nii.gz")
+    names = write_outputs(result, tmp_path / "fused.nii.gz")
+    assert ("registration_picture" in names) == (register == "rigid")
+    assert all(path.is_file() for path in names.values())
     triple = read_triple(PairFiles("head", tmp_path / "fused.nii.gz", mr, ct), settings)
     for found, expected in ((triple.a, result.reference01), (triple.b, result.second01), (triple.fused, result.fused)):
         levels = np.rint(255 * expected.numpy()).astype(np.uint8)

@@ -72,6 +72,11 @@ class Registration:
     warnings: tuple[str, ...]
 
     @property
+    def correction(self) -> np.ndarray | None:
+        """``matrix``, or None where nothing was moved: then a second volume on the reference's grid stays as it is."""
+        return None if self.already_aligned else self.matrix
+
+    @property
     def before(self) -> float:
         """The match of the two volumes as they lay."""
         return self.evidence.match_before

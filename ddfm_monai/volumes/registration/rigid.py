@@ -17,7 +17,7 @@ from ddfm_monai.volumes.registration.evidence import ELSEWHERE, gather
 from ddfm_monai.volumes.registration.result import Evidence, Registration
 from ddfm_monai.volumes.registration.search import COARSE, FINE, MIDDLE, Found, Search, displacement
 
-__all__ = ["Examination", "doubts_about", "examine", "register_rigid"]
+__all__ = ["Examination", "doubts_about", "examine", "needless", "register_rigid"]
 
 _MINIMUM_SLICES = 4
 _COARSE_APART, _MIDDLE_APART = 6.0, 4.0  # mm; results that are nearer to each other are one
@@ -85,19 +85,22 @@ def doubts_about(evidence: Evidence) -> list[str]:
     return doubts
 
 
+def needless(examination: Examination) -> bool:
+    """Whether the volumes match as they lie: the best match is near, and hardly better."""
+    return examination.moved_mm < ELSEWHERE and examination.gain < _LEAST_GAIN
+
+
 def _answer(examination: Examination) -> Registration:
     evidence = examination.evidence
-    moved = displacement(np.eye(4), examination.matrix, examination.body)
-    gain = 1 - evidence.match_before / evidence.match
-    aligned = moved < ELSEWHERE and gain < _LEAST_GAIN
+    aligned = needless(examination)
+    sure = evidence.agreeing == evidence.starts and evidence.rival < _WEAK_RIVAL
     warnings = []
     if aligned:
         warnings.append(
-            f"W_ALREADY_ALIGNED: The volumes were aligned already and were left as they lie: the best match lies "
-            f"{moved:.1f} mm away and is {max(gain, 0):.1%} better, which is no gain."
+            "W_ALREADY_ALIGNED: The volumes were aligned already and were left as they lie: the best match lies "
+            f"{examination.moved_mm:.1f} mm away and is {max(examination.gain, 0):.1%} better, which is no gain."
         )
-    sure = evidence.agreeing == evidence.starts and evidence.rival < _WEAK_RIVAL
-    if not sure:
+    elif not sure:
         warnings.append(
             "W_REGISTRATION_LIKELY: The registration is likely, not sure: look at the picture of it before using the "
             "result."
@@ -105,7 +108,7 @@ def _answer(examination: Examination) -> Registration:
     return Registration(
         matrix=np.eye(4) if aligned else examination.matrix,
         centre=examination.body.mean(axis=0),
-        found_mm=moved,
+        found_mm=examination.moved_mm,
         already_aligned=aligned,
         confidence="sure" if sure else "likely",
         evidence=evidence,
@@ -126,6 +129,16 @@ class Examination:
     matrix: space.Affine
     body: NDArray[np.float64]
     evidence: Evidence
+
+    @property
+    def moved_mm(self) -> float:
+        """How far the match moves the body, mean."""
+        return displacement(np.eye(4), self.matrix, self.body)
+
+    @property
+    def gain(self) -> float:
+        """What the match is better than that of the volumes as they lie, as a part of it."""
+        return 1 - self.evidence.match_before / self.evidence.match if self.evidence.match > 0 else 0.0
 
 
 def examine(fixed: MetaTensor, moving: MetaTensor) -> Examination:
