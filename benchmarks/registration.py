@@ -83,6 +83,8 @@ def by_ddfm(fixed: MetaTensor, moving: MetaTensor) -> tuple[Transform, Answer]:
         "match": evidence.match,
         "rival": evidence.rival,
         "agreeing": evidence.agreeing,
+        "parts": evidence.parts_mm,
+        "stretch": evidence.stretch_mm,
         "misfit": evidence.misfit_mm,
         "cover": evidence.cover,
     }

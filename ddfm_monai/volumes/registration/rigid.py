@@ -26,7 +26,7 @@ _LEAST_MATCH = 0.06
 _STRONGEST_RIVAL = 0.97
 _WEAK_RIVAL = 0.9
 _FEWEST_AGREEING = 3
-_LARGEST_MISFIT = 10.5  # mm
+_LARGEST_MISFIT = 8.5  # mm
 _LEAST_COVER = 0.4
 _LEAST_GAIN = 0.03  # of the match: what a move of some 2 mm brings
 
