@@ -10,14 +10,14 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ddfm_monai._version import __version__
 from ddfm_monai.batch.folder import new_case_folder, write_marker
 from ddfm_monai.batch.run import check_folders
 from ddfm_monai.batch.two_series import FolderResult
 from ddfm_monai.dicom.errors import Problem
-from ddfm_monai.dicom.read import DicomVolume, read_folder_series
+from ddfm_monai.dicom.read import AIR, DicomVolume, read_folder_series
 from ddfm_monai.dicom.write import Derivation, write_colour, write_grey
 from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.files import check_writable_target
@@ -30,6 +30,7 @@ from ddfm_monai.volumes import read_volume
 __all__ = ["wrap_fused"]
 
 _RIGID_TOLERANCE = 1e-3
+_SAME_VOXELS = 0.9999  # correlation
 
 
 def wrap_fused(
@@ -38,7 +39,8 @@ def wrap_fused(
     output: Path | str,
     *,
     second: Path | str | None = None,
-    second_affine: ArrayLike | None = None,
+    reference_volume: Path | str | None = None,
+    second_volume: Path | str | None = None,
     provenance: Path | str | None = None,
     overwrite: bool = False,
     progress: ProgressCallback = silent,
@@ -53,15 +55,18 @@ def wrap_fused(
         reference: folder (or multi-frame file) with exactly one series: the one that the fusion's reference was.
         output: the folder to make.
         second: the same for the other source; None where it is no DICOM series.
-        second_affine: (4, 4) voxel to RAS mm, in the reference's coordinates: where the second's voxels lay when it was
-            fused, if it was moved there by a transform. Not for what the fusion's own registration did.
+        reference_volume: the reference as it was fused, to make sure that its voxels are still those of the series.
+        second_volume: the second as it was fused, in the reference's coordinates and with its voxels in the series'
+            order: where it lay, if it was moved there by a transform (not by the fusion's own registration). If its
+            voxels are no longer those of the series, the result does not refer to the series.
         provenance: a JSON file; by default the one that `ddfm fuse` leaves beside the fused volume.
         overwrite: replace an earlier result.
 
     Raises:
         UsageError: a file or folder is missing, the output exists, or nothing says how the volume was made.
         DicomError: a series cannot be used, the patients differ, or nothing says where the second lay.
-        InputError: the volume does not lie on the reference's grid (``E_OTHER_GRID``).
+        InputError: the volume does not lie on the reference's grid (``E_OTHER_GRID``), or the reference's voxels are no
+            longer those of its series (``E_OTHER_VOXELS``).
     """
     source, target = Path(fused), Path(output)
     check_writable_target(target, overwrite)
@@ -77,14 +82,20 @@ def wrap_fused(
     other = read_folder_series(second) if second is not None else None
     progress(Progress("read", 2, 3))
     values = _onto_grid(source, base)
+    if len(values) == 1 and (values.min() < 0 or values.max() > 1):
+        raise InputError(f"{source}: holds values outside 0 to 1; expected a volume that ddfm fused.", "E_NOT_FUSED")
+    if reference_volume is not None:
+        _check_voxels(Path(reference_volume), base)
     progress(Progress("read", 3, 3))
     warnings: list[str] = []
     moved: Affine = np.eye(4)
     if other is not None:
         _check_patients(base, other)
-        lay = _second_to_base(base, other, second_affine, how)
+        lay = _second_to_base(base, other, Path(second_volume) if second_volume else None, how)
         if lay is None:
-            warnings = ["The second series was moved or resampled since it was read; the result does not refer to it."]
+            warnings = [
+                "The second volume is no longer what its series holds; the result does not refer to the series."
+            ]
             other = None
         else:
             moved = lay
@@ -149,9 +160,25 @@ def _onto_grid(path: Path, base: DicomVolume) -> NDArray[np.float32]:
             "belong to: fuse with the series as it was read.",
             "E_OTHER_GRID",
         )
-    if len(values) == 1 and (values.min() < 0 or values.max() > 1):
-        raise InputError(f"{path}: holds values outside 0 to 1; expected a volume that ddfm fused.", "E_NOT_FUSED")
     return values
+
+
+def _check_voxels(path: Path, base: DicomVolume) -> None:
+    if not _same_voxels(_onto_grid(path, base)[0], base):
+        raise InputError(
+            f"{path}: its voxels are not those of the reference's series. A reference that was filtered or bent in "
+            "3D Slicer is no longer the series that the result would refer to: fuse with the series as it was read.",
+            "E_OTHER_VOXELS",
+        )
+
+
+def _same_voxels(values: NDArray[np.float32], series: DicomVolume) -> bool:
+    """Whether these are a series' voxels, up to scale and padding, which programs read differently."""
+    own = series.volume[0].numpy()
+    counted = own != (AIR if series.subseries.kind == "ct" else 0.0)
+    if values.shape != own.shape or not counted.any():
+        return False
+    return bool(abs(np.corrcoef(values[counted].astype(np.float64), own[counted])[0, 1]) > _SAME_VOXELS)
 
 
 def _check_patients(base: DicomVolume, second: DicomVolume) -> None:
@@ -160,21 +187,18 @@ def _check_patients(base: DicomVolume, second: DicomVolume) -> None:
         raise Problem("E_DIFFERENT_PATIENTS", "the patient IDs differ").error()
 
 
-def _second_to_base(
-    base: DicomVolume, second: DicomVolume, affine: ArrayLike | None, how: Mapping[str, Any]
-) -> Affine | None:
+def _second_to_base(base: DicomVolume, second: DicomVolume, path: Path | None, how: Mapping[str, Any]) -> Affine | None:
     """(4, 4) RAS mm, a point of the second's series to where it lay when it was fused; None if that is not rigid."""
-    if affine is None:
+    if path is None:
         frames = [source.subseries.frame_of_reference_uid for source in (base, second)]
         if how["registration"] is None and (not frames[0] or frames[0] != frames[1]):
             raise Problem("S_DIFFERENT_FRAME", "nothing says where the second lay").error()
         return np.eye(4)
-    if list(how["second"].get("shape", [])) != list(second.volume.shape[1:]):
-        return None
-    moved = np.asarray(affine, dtype=np.float64) @ np.linalg.inv(affine_of(second.volume))
+    volume = read_volume(path)
+    moved = affine_of(volume) @ np.linalg.inv(affine_of(second.volume))
     turn = moved[:3, :3]
     rigid = np.abs(turn @ turn.T - np.eye(3)).max() < _RIGID_TOLERANCE and np.linalg.det(turn) > 0
-    return moved if rigid else None
+    return moved if rigid and _same_voxels(volume[0].numpy(), second) else None
 
 
 def _found(how: Mapping[str, Any]) -> Affine:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ddfm_monai.errors import ExitCode, UsageError
+from ddfm_monai.errors import ExitCode
 
 if TYPE_CHECKING:
     from ddfm_monai.batch.two_series import FolderResult
@@ -20,8 +20,11 @@ def wrap(
     fused: Path = typer.Argument(..., help="Fused volume, as ddfm fuse writes it (NRRD, NIfTI, MHA)."),
     reference: Path = typer.Option(..., help="Folder with the reference's DICOM series. Never written to."),
     second: Path = typer.Option(None, help="Folder with the other source's DICOM series, if it has one."),
-    second_affine: str = typer.Option(
-        None, help="Where the second's voxels lay when it was fused, if it was moved: 16 numbers, row by row, RAS mm."
+    reference_volume: Path = typer.Option(
+        None, help="The reference as it was fused: refuse if its voxels are no longer the series'."
+    ),
+    second_volume: Path = typer.Option(
+        None, help="The second as it was fused, in the reference's coordinates, if a transform had moved it there."
     ),
     provenance: Path = typer.Option(None, help="How it was made.  [default: the JSON file beside the fused volume]"),
     output: Path = typer.Option(..., "-o", "--output", help="Folder for the series."),
@@ -43,7 +46,8 @@ def wrap(
             reference,
             output,
             second=second,
-            second_affine=_affine(second_affine),
+            reference_volume=reference_volume,
+            second_volume=second_volume,
             provenance=provenance,
             overwrite=overwrite,
             progress=progress,
@@ -62,15 +66,3 @@ def wrap(
             typer.echo(warning, err=True)
         typer.echo(f"fused: {output}")
     return ExitCode.DONE
-
-
-def _affine(text: str | None) -> list[list[float]] | None:
-    if text is None:
-        return None
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != 16:
-        raise UsageError(f"--second-affine is {text!r}; expected 16 numbers with commas between them, row by row.")
-    return [numbers[row : row + 4] for row in range(0, 16, 4)]

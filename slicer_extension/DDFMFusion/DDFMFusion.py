@@ -379,7 +379,7 @@ class DDFMFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameters.fusedVolume = nodes.fused
             self.ui.compareToggle.checked = False
             self.ui.compareToggle.checked = True
-        self._say_done(_("Done: {name}").format(name=nodes.fused.GetName()))
+        self._say_done("\n".join([_("Done: {name}").format(name=nodes.fused.GetName()), *nodes.warnings]))
 
     def _say_done(self, text: str) -> None:
         self.ui.reasonLabel.text = text

@@ -74,7 +74,8 @@ def test_voxel_axes_may_run_otherwise(order: tuple[int, ...], base: DicomVolume,
     affine[:3, 3] += affine[:3, 1] * (values.shape[1] - 1)
     affine[:3, 1] *= -1
     fused = save_fused(tmp_path / "turned.nrrd", values[None].copy(), affine)
-    wrap_fused(fused, tmp_path / "mr", tmp_path / "out", second=tmp_path / "ct")
+    same_voxels = {"reference_volume": fused}  # the values are the reference's, scaled
+    wrap_fused(fused, tmp_path / "mr", tmp_path / "out", second=tmp_path / "ct", **same_voxels)
     stored = np.stack([ds.pixel_array.T for ds in read_series(tmp_path / "out/grey")], axis=-1)
     np.testing.assert_array_equal(stored, np.rint(values_of(base) * GREY_MAXIMUM))
 
@@ -88,28 +89,34 @@ def test_colour(base: DicomVolume, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.stack([ds.pixel_array for ds in results]).transpose(3, 2, 1, 0), rgb)
 
 
-def test_a_moved_second_is_referred_to_where_it_lay(base: DicomVolume, tmp_path: Path) -> None:
+def test_a_moved_second_is_referred_to_where_it_lay(base: DicomVolume, fused: Path, tmp_path: Path) -> None:
     """Moved by two slices, slice 2 of the result was made from slice 0 of the second."""
-    normal = affine_of(base.volume)[:3, 2]
     shutil.rmtree(tmp_path / "ct")
-    series("CT", Layout(**SMALL)).save(tmp_path / "ct")
+    series("CT", Layout(**{**SMALL, "rows": 44})).save(tmp_path / "ct")
     second = read_folder_series(tmp_path / "ct")
     moved = affine_of(second.volume)
-    moved[:3, 3] += 2 * normal
-    shape = list(second.volume.shape[1:])
-    how = {"second": {**HOW["second"], "shape": shape}}
-    fused = save_fused(tmp_path / "fused.nrrd", values_of(base)[None], affine_of(base.volume), **how)
-    wrap_fused(fused, tmp_path / "mr", tmp_path / "out", second=tmp_path / "ct", second_affine=moved)
+    moved[:3, 3] += 2 * affine_of(base.volume)[:3, 2]
+    voxels = second.volume.numpy()
+
+    def wrap(voxels: np.ndarray, affine: np.ndarray) -> Any:
+        volume = save_fused(tmp_path / "second.nrrd", voxels, affine)
+        return wrap_fused(
+            fused, tmp_path / "mr", tmp_path / "out", second=tmp_path / "ct", second_volume=volume, overwrite=True
+        )
+
+    assert wrap(voxels, moved).record["warnings"] == []
     results = read_series(tmp_path / "out/grey")
     first_ct = second.subseries.slices[0].sop_instance_uid
     named = [first_ct in [item.ReferencedSOPInstanceUID for item in ds.SourceImageSequence] for ds in results]
     assert named == [False, False, True, False, False]
-    stretched = moved @ np.diag([1.5, 1, 1, 1])
-    result = wrap_fused(
-        fused, tmp_path / "mr", tmp_path / "out", second=tmp_path / "ct", second_affine=stretched, overwrite=True
-    )
-    assert "moved or resampled" in result.record["warnings"][0]
-    assert len(read_series(tmp_path / "out/grey")[0].SourceImageSequence) == 1
+    for other_voxels, other_affine in (
+        (voxels, moved @ np.diag([1.5, 1, 1, 1])),  # stretched
+        (voxels, moved @ np.diag([-1.0, 1, 1, 1])),  # mirrored
+        (voxels[:, 2:], moved),  # cropped
+        (np.roll(voxels, 2, axis=1), moved),  # resampled
+    ):
+        assert "no longer what its series holds" in wrap(other_voxels, other_affine).record["warnings"][0]
+        assert len(read_series(tmp_path / "out/grey")[0].SourceImageSequence) == 1
 
 
 def test_what_is_refused(base: DicomVolume, fused: Path, tmp_path: Path) -> None:
@@ -129,6 +136,10 @@ def test_what_is_refused(base: DicomVolume, fused: Path, tmp_path: Path) -> None
         assert refused.value.code == code
     with pytest.raises(InputError, match="outside 0 to 1"):
         wrap_fused(save_fused(tmp_path / "raw.nrrd", 900 * values_of(base)[None], affine_of(base.volume)), mr, out)
+    bent = np.roll(values_of(base), 1, axis=0)
+    with pytest.raises(InputError, match="no longer the series"):
+        voxels = save_fused(tmp_path / "bent.nrrd", bent[None], affine_of(base.volume))
+        wrap_fused(fused, mr, out, reference_volume=voxels)
     (tmp_path / "fused.json").write_text("{}")
     with pytest.raises(UsageError, match="does not say how the volume was made"):
         wrap_fused(fused, mr, out)
@@ -140,8 +151,6 @@ def test_what_is_refused(base: DicomVolume, fused: Path, tmp_path: Path) -> None
 
 def test_command(fused: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["dicom", "wrap", str(fused), "--reference", str(tmp_path / "mr"), "-o", str(tmp_path / "out")]
-    assert run([*command, "--second-affine", "1,2,3"]) == ExitCode.USAGE
-    assert "expected 16 numbers" in capsys.readouterr().err
     assert run(command) == ExitCode.DONE
     assert len(list((tmp_path / "out/grey").iterdir())) == 5
     assert run(command) == ExitCode.USAGE

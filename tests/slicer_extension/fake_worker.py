@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,10 +53,11 @@ def run(behaviour: str, arguments: list[str], events: protocol.EventWriter) -> N
     if "--samples" in arguments:
         outputs["uncertainty"] = output.with_name("uncertainty.nrrd")
         fuse(second, outputs["uncertainty"])
-    provenance = {"arguments": arguments, "prior": "fake", "note": 'quotes " and <xml>'}
+    provenance: dict[str, Any] = {"arguments": arguments, "prior": "fake", "note": 'quotes " and <xml>'}
     if behaviour == "aligns":
         outputs["registration_picture"] = output.with_name("fused_registration.png")
         Image.new("RGB", (8, 8), "red").save(outputs["registration_picture"])
+        provenance["warnings"] = ["second: HU -512 fits as well."]
         provenance["registration"] = {"sentence": "Moved by 9.0 mm and turned by 2.0 degrees."}
     events.result(outputs, provenance, {"total": 0.1})
 
@@ -78,6 +80,14 @@ def main() -> None:
     if behaviour == "wrong-version":
         print('{"protocol": 99, "event": "hello"}', flush=True)
         return
+    if behaviour == "is-older":
+        from typer.testing import CliRunner
+
+        from ddfm_monai.cli.main import app
+
+        done = CliRunner().invoke(app, ["fuse", "a", "b", "-o", "c", "--option-of-tomorrow"])
+        print(done.output, file=sys.stderr)
+        sys.exit(done.exit_code)
     if behaviour == "dies-at-once":
         sys.exit("ModuleNotFoundError: No module named 'ddfm_monai'")
     with protocol.events_on_stdout("fake") as events:

@@ -1,4 +1,4 @@
-"""Draw the extension's pictures: icon, slices of the phantom's fusion, the panel.
+"""Draw the extension's pictures: icon, slices of the phantom's fusion, the panel in its states.
 
 ``python tests/slicer_extension/make_pictures.py [WEIGHTS]``; without weights the shipped prior is used.
 The slices are rendered by slicer-core, the panel by PySide6 with the tests' stand-ins for CTK and qMRML.
@@ -74,6 +74,7 @@ def main() -> None:
     sys.path[:0] = [str(EXTENSION / "DDFMFusion"), str(HERE)]
     from PySide6 import QtWidgets
     from standins import install
+    from standins.app import LayoutManager
 
     application = QtWidgets.QApplication(["pictures"])
     application.setStyle("Fusion")
@@ -83,11 +84,14 @@ def main() -> None:
         icon.save(path, optimize=True)
     screenshots = EXTENSION / "Screenshots"
     screenshots.mkdir(exist_ok=True)
+    slicer.app.layouts = LayoutManager(slicer)
+    slicer.util.errorDisplay = lambda *_, **__: None
     widget, window = open_panel(slicer)
+    photograph(window, screenshots / "panel-empty.png")
     widget.onSampleButton()
     parameters = widget.logic.getParameterNode()
     parameters.priorFile = sys.argv[1] if len(sys.argv) > 1 else ""
-    fuse_and_photograph(widget, window, screenshots / "panel.png")
+    fuse_and_photograph(widget, window, screenshots)
     reference, second = parameters.referenceVolume, parameters.secondVolume
     set_window(reference, 0, float(np.percentile(slicer.util.arrayFromVolume(reference), 99.5)))
     set_window(second, 0, 80)
@@ -103,29 +107,48 @@ def open_panel(slicer: Any) -> tuple[Any, Any]:
 
     window = QtWidgets.QWidget()
     window.setLayout(QtWidgets.QVBoxLayout())
+    window.isEntered = True
     widget = DDFMFusionWidget(window)
     widget.setup()
     widget.enter()
-    window.resize(430, 640)
     window.show()
     return widget, window
 
 
-def fuse_and_photograph(widget: Any, window: Any, path: Path) -> None:
-    """Press Fuse; take the picture of the panel at about a third of the way, then wait for the end."""
+def photograph(window: Any, path: Path) -> None:
+    """The panel as high as it needs to be."""
+    from PySide6 import QtWidgets
+
+    for _ in range(3):  # layouts settle in steps
+        QtWidgets.QApplication.processEvents()
+        window.resize(430, window.minimumSizeHint().height())
+    window.grab().save(str(path))
+
+
+def fuse_and_photograph(widget: Any, window: Any, folder: Path) -> None:
+    """An alignment that is refused, for the pair is aligned; then a fusion, a third of the way and at the end."""
     from standins.qt_modules import run_event_loop_until
 
+    widget.ui.alignCheckBox.checked = True
+    widget.onFuseButton()
+    run_event_loop_until(lambda: widget.work is None, 3600)
+    photograph(window, folder / "panel-refused.png")
+    widget.ui.alignCheckBox.checked = False
     widget.onFuseButton()
 
     def a_third_is_done() -> bool:
         bar = widget.ui.progressBar
-        return widget.fusion is None or ("step" in widget.ui.timeLabel.text and bar.maximum / 3 < bar.value)
+        return widget.work is None or ("step" in widget.ui.timeLabel.text and bar.maximum / 3 < bar.value)
 
     run_event_loop_until(a_third_is_done, 3600)
-    window.grab().save(str(path))
-    run_event_loop_until(lambda: widget.fusion is None, 3600)
-    if widget.ui.reasonLabel.text:
+    photograph(window, folder / "panel.png")
+    run_event_loop_until(lambda: widget.work is None, 3600)
+    if not widget.ui.reasonLabel.text.startswith("Done"):
         raise SystemExit(widget.ui.reasonLabel.text)
+    for section in (widget.ui.volumesButton, widget.ui.settingsButton):
+        section.collapsed = True
+    widget.ui.installationButton.collapsed = False
+    photograph(window, folder / "panel-result.png")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom.external import dciodvfy, needs, read_series
-from dicom.results import SMALL
 from dicom.synthetic import save_pair
 from scipy import ndimage
 from typer.testing import CliRunner
@@ -148,7 +147,7 @@ def dicom_volumes(slicer: Any, add_volume: Callable[..., Any], tmp_path: Path) -
     from pydicom import dcmread
 
     nodes = []
-    for name, made in zip(("MR", "CT"), save_pair(tmp_path / "in", **SMALL), strict=True):
+    for name, made in zip(("MR", "CT"), save_pair(tmp_path / "in", slices=5), strict=True):
         folder = tmp_path / "in" / name.lower()
         volume = read_folder_series(folder)
         node = add_volume(name, volume.volume[0].numpy().transpose(2, 1, 0).astype(np.int16), affine_of(volume.volume))
@@ -175,6 +174,7 @@ def test_a_result_leaves_slicer_as_a_valid_series_that_shows_it(
     import dataclasses
 
     from DDFMFusionLib.choices import Modality
+    from DDFMFusionLib.problem import FusionProblem
 
     kind = Modality.PET if colour else Modality.CT
     settings = dataclasses.replace(settings, colour=colour, second_kind=kind, steps=1)
@@ -191,9 +191,18 @@ def test_a_result_leaves_slicer_as_a_valid_series_that_shows_it(
     assert results[0].Modality == "MR"
     assert "+CT(5) NOT FOR DIAGNOSTIC USE" in results[0].SeriesDescription, log
     assert [line for path in sorted(folder.iterdir()) for line in dciodvfy(path)] == []
+    if colour:
+        return
     again = logic.saveDicom(fused, tmp_path)
     again.job.close()
     assert again.target == tmp_path / "fused-2"  # never over an earlier one
+    values = slicer.util.arrayFromVolume(dicom_volumes[0])
+    slicer.util.updateVolumeFromArray(dicom_volumes[0], np.roll(values, 2, axis=2))  # bent, or filtered
+    bent = logic.saveDicom(fused, tmp_path)
+    bent.job.wait()
+    with pytest.raises(FusionProblem, match="no longer the series"):
+        bent.finish()
+    assert not bent.target.exists()
 
 
 def test_what_cannot_leave_slicer_says_why(

@@ -499,6 +499,7 @@ def test_what_the_alignment_found_is_shown(ready: Panel, slicer: Any, fake_worke
     ready.until_done()
     assert ready.ui.alignmentLabel.text == "Moved by 9.0 mm and turned by 2.0 degrees."
     assert ready.ui.alignmentPicture.pixmap.width() == 8
+    assert ready.reason == "Done: T2 + CT fused\nsecond: HU -512 fits as well."
     assert ready.ui.alignmentButton.isVisibleTo(ready.window)
     ready.ui.alignCheckBox.checked = False
     ready.widget.logic.workerCommand = fake_worker("works")

@@ -336,6 +336,7 @@ def test_sources_deleted_meanwhile_do_not_lose_the_result(
         ("prints-garbage", "ended without a result"),
         ("wrong-version", "version 99 of the protocol"),
         ("dies-at-once", "exit code 1"),
+        ("is-older", "Press Reinstall or upgrade"),
         ("lost-file", "its file is missing"),
     ],
 )

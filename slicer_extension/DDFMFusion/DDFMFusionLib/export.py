@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import slicer
 
 from . import scene
@@ -89,10 +90,13 @@ def start_export(fused: slicer.vtkMRMLVolumeNode, target: Path, command: list[st
         provenance.write_text(fused.GetAttribute(scene.PROVENANCE_ATTRIBUTE), encoding="utf-8")
         reference = fused.GetNodeReference(scene.REFERENCE_ROLE)
         options = ["--reference", str(_copy_series(reference, folder / "reference"))]
+        write_nrrd(folder / "voxels.nrrd", slicer.util.arrayFromVolume(reference), scene.ijk_to_ras(reference))
+        options += ["--reference-volume", str(folder / "voxels.nrrd")]
         second, affine = fused.GetNodeReference(scene.SECOND_ROLE), scene.recorded_pair(fused).get("second_affine")
         if second is not None and second.GetAttribute(INSTANCES_ATTRIBUTE) and affine is not None:
-            numbers = ",".join(repr(float(value)) for row in affine for value in row)
-            options += ["--second", str(_copy_series(second, folder / "second")), f"--second-affine={numbers}"]
+            options += ["--second", str(_copy_series(second, folder / "second"))]
+            write_nrrd(folder / "moved.nrrd", slicer.util.arrayFromVolume(second), np.array(affine))
+            options += ["--second-volume", str(folder / "moved.nrrd")]
         return ["dicom", "wrap", str(volume), *options, "-o", str(target), "--json"]
 
     cancelled = _("Saving as DICOM was cancelled; nothing was written.")

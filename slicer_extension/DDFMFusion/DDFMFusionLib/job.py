@@ -18,6 +18,7 @@ __all__ = ["Job", "State", "start_job"]
 FOLDER_PREFIX = "DDFM-"
 SECONDS_UNTIL_LEFT_OVER = 24 * 3600.0
 SECONDS_UNTIL_KILLED = 5.0
+EXIT_WRONG_USE = 2
 SECONDS_UNTIL_SILENCE_IS_STRANGE = 120.0
 
 
@@ -169,6 +170,11 @@ class Job:
                 "The worker was ended by the system (signal {number}). "
                 "Most often there was too little memory: close other programs or take a smaller volume."
             ).format(number=-code)
+        if code == EXIT_WRONG_USE and any("No such option" in line for line in self._worker.error_tail):
+            return _(
+                "The installed ddfm-monai and this panel are of different versions. Press Reinstall or upgrade in the "
+                "section Installation; if that does not help, update this extension."
+            )
         if code == 0:
             return _("The worker ended without a result. The log shows what it printed.")
         return _("The worker ended with exit code {code}. The log shows what it printed.").format(code=code)

@@ -44,7 +44,6 @@ PROVENANCE_ATTRIBUTE = "DDFM.provenance"
 PAIR_ATTRIBUTE = "DDFM.pair"
 GREY_MAXIMUM = 32767
 """Voxel value of fused grey 1.0, as `ddfm dicom` stores it; Slicer's own DICOM export reads short integers."""
-REGISTRATION_PICTURE = "registration_picture"
 GREY = "vtkMRMLColorTableNodeGrey"
 UNCERTAINTY_COLOURS = "vtkMRMLPETProceduralColorNodePET-Heat"
 
@@ -76,6 +75,7 @@ class FusedNodes:
         uncertainty: how much the samples differ, if it was asked for.
         alignment: the linear transform that was found for the second volume; it is not applied to it.
         sentence, picture: what the alignment did, for people: a sentence, and a PNG file's bytes.
+        warnings: what a person should look at before believing the result.
     """
 
     fused: slicer.vtkMRMLScalarVolumeNode
@@ -83,6 +83,7 @@ class FusedNodes:
     alignment: slicer.vtkMRMLLinearTransformNode | None = None
     sentence: str = ""
     picture: bytes = b""
+    warnings: tuple[str, ...] = ()
 
 
 # -- Questions about volumes -----------------------------------------------------------------------
@@ -214,8 +215,15 @@ def add_results(
     if "transform" in outputs and sources[1] is not None:
         alignment = _load_alignment(outputs["transform"], sources[1], pair)
     registration = provenance.get("registration") or {}
-    picture = outputs[REGISTRATION_PICTURE].read_bytes() if REGISTRATION_PICTURE in outputs else b""
-    return FusedNodes(fused, uncertainty, alignment, str(registration.get("sentence", "")), picture)
+    pictures = [path for role, path in outputs.items() if role.startswith("registration") and path.suffix == ".png"]
+    return FusedNodes(
+        fused,
+        uncertainty,
+        alignment,
+        sentence=str(registration.get("sentence", "")),
+        picture=pictures[0].read_bytes() if pictures else b"",
+        warnings=tuple(str(warning) for warning in provenance.get("warnings", ())),
+    )
 
 
 # -- Pieces ----------------------------------------------------------------------------------------
