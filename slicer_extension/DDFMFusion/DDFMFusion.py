@@ -44,6 +44,7 @@ from slicer.util import VTKObservationMixin
 
 POLL_MILLISECONDS = 100
 FLICKER_MILLISECONDS = 500
+PICTURE_WIDTH = 380  # pixels
 WHEELS_SETTING = "DDFM/WheelsFolder"
 
 
@@ -284,10 +285,12 @@ class DDFMFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _show_alignment(self, sentence: str, picture: bytes) -> None:
         """What *Align first* found; nothing if it found nothing or was not asked."""
         self.ui.alignmentButton.visible = bool(sentence or picture)
-        self.ui.alignmentLabel.text = sentence
+        self.ui.alignmentLabel.text = sentence[:1].upper() + sentence[1:]
         pixmap = qt.QPixmap()
         if picture:
             pixmap.loadFromData(picture)
+        if pixmap.width() > PICTURE_WIDTH:
+            pixmap = pixmap.scaledToWidth(PICTURE_WIDTH, qt.Qt.SmoothTransformation)
         self.ui.alignmentPicture.visible = bool(picture)
         self.ui.alignmentPicture.setPixmap(pixmap)
 

@@ -56,7 +56,7 @@ def run(behaviour: str, arguments: list[str], events: protocol.EventWriter) -> N
     provenance: dict[str, Any] = {"arguments": arguments, "prior": "fake", "note": 'quotes " and <xml>'}
     if behaviour == "aligns":
         outputs["registration_picture"] = output.with_name("fused_registration.png")
-        Image.new("RGB", (8, 8), "red").save(outputs["registration_picture"])
+        Image.new("RGB", (760, 80), "red").save(outputs["registration_picture"])
         provenance["warnings"] = ["second: HU -512 fits as well."]
         provenance["registration"] = {"sentence": "Moved by 9.0 mm and turned by 2.0 degrees."}
     events.result(outputs, provenance, {"total": 0.1})

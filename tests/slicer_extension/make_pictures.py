@@ -121,18 +121,18 @@ def photograph(window: Any, path: Path) -> None:
 
     for _ in range(3):  # layouts settle in steps
         QtWidgets.QApplication.processEvents()
-        window.resize(430, window.minimumSizeHint().height())
+        window.resize(430, window.layout().totalHeightForWidth(430))
     window.grab().save(str(path))
 
 
 def fuse_and_photograph(widget: Any, window: Any, folder: Path) -> None:
-    """An alignment that is refused, for the pair is aligned; then a fusion, a third of the way and at the end."""
+    """A fusion with alignment, which finds the pair aligned; then one without, a third of the way and at the end."""
     from standins.qt_modules import run_event_loop_until
 
     widget.ui.alignCheckBox.checked = True
     widget.onFuseButton()
     run_event_loop_until(lambda: widget.work is None, 3600)
-    photograph(window, folder / "panel-refused.png")
+    photograph(window, folder / "panel-aligned.png")
     widget.ui.alignCheckBox.checked = False
     widget.onFuseButton()
 

@@ -498,7 +498,8 @@ def test_what_the_alignment_found_is_shown(ready: Panel, slicer: Any, fake_worke
     ready.click("fuseButton")
     ready.until_done()
     assert ready.ui.alignmentLabel.text == "Moved by 9.0 mm and turned by 2.0 degrees."
-    assert ready.ui.alignmentPicture.pixmap.width() == 8
+    picture = ready.ui.alignmentPicture.pixmap
+    assert (picture.width(), picture.height()) == (380, 40)
     assert ready.reason == "Done: T2 + CT fused\nsecond: HU -512 fits as well."
     assert ready.ui.alignmentButton.isVisibleTo(ready.window)
     ready.ui.alignCheckBox.checked = False

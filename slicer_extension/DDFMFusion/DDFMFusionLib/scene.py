@@ -215,13 +215,13 @@ def add_results(
     if "transform" in outputs and sources[1] is not None:
         alignment = _load_alignment(outputs["transform"], sources[1], pair)
     registration = provenance.get("registration") or {}
-    pictures = [path for role, path in outputs.items() if role.startswith("registration") and path.suffix == ".png"]
+    picture = outputs.get("registration_picture")
     return FusedNodes(
         fused,
         uncertainty,
         alignment,
         sentence=str(registration.get("sentence", "")),
-        picture=pictures[0].read_bytes() if pictures else b"",
+        picture=picture.read_bytes() if picture is not None else b"",
         warnings=tuple(str(warning) for warning in provenance.get("warnings", ())),
     )
 
