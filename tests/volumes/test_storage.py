@@ -167,3 +167,10 @@ def test_whole_numbers_are_a_picture_only_if_they_fill_a_byte(top, bits, picture
     scaling = choose_scaling(volume, "mr")
     assert ("8-bit" in scaling.source) == picture
     assert scaling.high == 255 if picture else scaling.high <= top
+
+
+@pytest.mark.parametrize("rim", [1.02, 1.05])
+def test_padding_that_lies_as_far_below_air_as_air_below_tissue_is_not_taken_for_air(rim):
+    values = np.where(rim > variants.DEPTH, head("ct"), -2000.0)
+    found = measure(values.ravel())
+    assert found is not None and (found.offset, found.known) == (0, True)

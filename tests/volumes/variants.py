@@ -16,36 +16,36 @@ from ddfm_monai.volumes import Source, read_source
 SHAPE, SPACING = (44, 52, 12), (4.0, 4.0, 8.0)
 AFFINE = np.diag([*SPACING, 1.0])
 AFFINE[:3, 3] = -AFFINE[:3, :3] @ ((np.array(SHAPE) - 1) / 2)
-_X, _Y, _Z = np.moveaxis(
+X, Y, Z = np.moveaxis(
     np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), -1) @ AFFINE[:3, :3].T + AFFINE[:3, 3], -1, 0
 )
-_R = np.sqrt((_X / 74) ** 2 + (_Y / 90) ** 2 + (_Z / 70) ** 2)
+DEPTH = np.sqrt((X / 74) ** 2 + (Y / 90) ** 2 + (Z / 70) ** 2)
 LESION = {
-    "mr": (_X - 30) ** 2 + (_Y - 30) ** 2 + _Z**2 < 18**2,
-    "other": (_X + 30) ** 2 + (_Y + 40) ** 2 + _Z**2 < 16**2,
+    "mr": (X - 30) ** 2 + (Y - 30) ** 2 + Z**2 < 18**2,
+    "other": (X + 30) ** 2 + (Y + 40) ** 2 + Z**2 < 16**2,
 }
-CIRCLE = np.hypot(_X, _Y) > 92  # outside a scanner's circle
+CIRCLE = np.hypot(X, Y) > 92  # outside a scanner's circle
 
 
 @cache
 def head(kind: str) -> np.ndarray:
     """MR in arbitrary units, CT in HU, PET and SPECT in Bq/ml; with noise, air around it and a lesion."""
     random = np.random.default_rng(0)
-    body, inside, core = _R < 1, _R < 0.82, _R < 0.4
+    body, inside, core = DEPTH < 1, DEPTH < 0.82, DEPTH < 0.4
     if kind == "mr":
-        values = np.select([LESION["mr"], core, inside, _R < 0.9, body], [1000, 300, 500, 100, 700], 0.0)
+        values = np.select([LESION["mr"], core, inside, DEPTH < 0.9, body], [1000, 300, 500, 100, 700], 0.0)
         return np.hypot(values + random.normal(0, 6, SHAPE), random.normal(0, 6, SHAPE))
     lesion = LESION["other"]
     if kind == "ct":
-        values = np.select([lesion, core, inside, _R < 0.93, body], [70, 8, 35, 900, 20], -1000.0)
+        values = np.select([lesion, core, inside, DEPTH < 0.93, body], [70, 8, 35, 900, 20], -1000.0)
         return values + random.normal(0, 3, SHAPE)
     values = np.select([lesion, core, inside, body], [22000, 5000, 12000, 2000], 0.0)
     return np.maximum(values + random.normal(0, 100, SHAPE) * (values > 0), 0)
 
 
 REGIONS: dict[str, Callable[[str], np.ndarray]] = {
-    "air": lambda kind: (_R > 1.1) & ~CIRCLE,
-    "brain": lambda kind: (_R < 0.75) & (_R > 0.48) & ~(LESION["mr"] | LESION["other"]),
+    "air": lambda kind: (DEPTH > 1.1) & ~CIRCLE,
+    "brain": lambda kind: (DEPTH < 0.75) & (DEPTH > 0.48) & ~(LESION["mr"] | LESION["other"]),
     "lesion": lambda kind: LESION["mr" if kind == "mr" else "other"],
     "outside": lambda kind: CIRCLE,
 }
@@ -108,17 +108,17 @@ def times(factor: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def masked(fill: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda v: np.where(_R < 1, v, fill)
+    return lambda v: np.where(DEPTH < 1, v, fill)
 
 
 def zscored(v: np.ndarray) -> np.ndarray:
-    body = _R < 1
+    body = DEPTH < 1
     return np.where(body, (v - v[body].mean()) / v[body].std(), 0)
 
 
 def undershoot(v: np.ndarray) -> np.ndarray:
-    ring = (np.abs(_R - 1.03) < 0.02) & (np.random.default_rng(1).random(SHAPE) < 0.5)
-    return np.where(ring, -620, np.where(_R < 1, v, 0))
+    ring = (np.abs(DEPTH - 1.03) < 0.02) & (np.random.default_rng(1).random(SHAPE) < 0.5)
+    return np.where(ring, -620, np.where(DEPTH < 1, v, 0))
 
 
 def filtered_back_projection(v: np.ndarray) -> np.ndarray:
