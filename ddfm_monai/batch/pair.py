@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -195,7 +195,11 @@ def find_pairs(scan: ScanResult, options: PairingOptions | None = None) -> Pairi
             possible.append(pair)
         else:
             skipped.append(_skip(pair.problem, pair))
-    skipped += [Skipped(_alone(item, candidates), item) for item in candidates if item.key not in tried]
+    patients = patients_of(candidates)
+    of_a_kind = Counter((patients[item.key], item.kind) for item in candidates)
+    for item in candidates:
+        if item.key not in tried:
+            skipped.append(Skipped(_alone(item, of_a_kind[patients[item.key], item.kind]), item))
     closest, further = _closest_relations(possible)
     pairs, not_chosen, ambiguous = _choose(closest, options.select)
     return PairingResult(
@@ -205,14 +209,10 @@ def find_pairs(scan: ScanResult, options: PairingOptions | None = None) -> Pairi
     )
 
 
-def _alone(item: SubSeries, candidates: list[SubSeries]) -> Problem:
+def _alone(item: SubSeries, of_its_kind: int) -> Problem:
     """What is missing for a series that could be fused, and whether two of its kind could be."""
     other = "CT, PET or NM series" if item.kind == "mr" else "MR series"
-    alike = any(
-        one.key != item.key and one.kind == item.kind and rules.same_patient(one.origin.who, item.origin.who)
-        for one in candidates
-    )
-    hint = f" (for two of a kind: --reference-kind {item.kind} --second-kind {item.kind})" if alike else ""
+    hint = f" (for two of a kind: --reference-kind {item.kind} --second-kind {item.kind})" if of_its_kind > 1 else ""
     return Problem("S_NO_PARTNER", f"the patient has no usable {other}{hint}")
 
 
