@@ -199,7 +199,8 @@ def find_pairs(scan: ScanResult, options: PairingOptions | None = None) -> Pairi
     of_a_kind = Counter((patients[item.key], item.kind) for item in candidates)
     for item in candidates:
         if item.key not in tried:
-            skipped.append(Skipped(_alone(item, of_a_kind[patients[item.key], item.kind]), item))
+            kinds = {kind: count for (patient, kind), count in of_a_kind.items() if patient == patients[item.key]}
+            skipped.append(Skipped(_alone(item, kinds), item))
     closest, further = _closest_relations(possible)
     pairs, not_chosen, ambiguous = _choose(closest, options.select)
     return PairingResult(
@@ -209,10 +210,13 @@ def find_pairs(scan: ScanResult, options: PairingOptions | None = None) -> Pairi
     )
 
 
-def _alone(item: SubSeries, of_its_kind: int) -> Problem:
-    """What is missing for a series that could be fused, and whether two of its kind could be."""
+def _alone(item: SubSeries, kinds: dict[str, int]) -> Problem:
+    """What is missing for a series that could be fused, of a patient with so many of each kind."""
+    if len({kind == "mr" for kind in kinds}) == 2:
+        return Problem("S_NO_PARTNER", "no pair of the kinds that were asked for (--reference-kind, --second-kind)")
     other = "CT, PET or NM series" if item.kind == "mr" else "MR series"
-    hint = f" (for two of a kind: --reference-kind {item.kind} --second-kind {item.kind})" if of_its_kind > 1 else ""
+    two = kinds[item.kind] > 1
+    hint = f" (for two of a kind: --reference-kind {item.kind} --second-kind {item.kind})" if two else ""
     return Problem("S_NO_PARTNER", f"the patient has no usable {other}{hint}")
 
 

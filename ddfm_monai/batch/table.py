@@ -120,7 +120,8 @@ def _partners(pairing: PairingResult, missing: Missing | None) -> dict[SeriesKey
 
 
 def _short(item: SubSeries) -> str:
-    return f"{item.modality} {'?' if item.series_number is None else item.series_number}"
+    part = "" if item.key.subseries == "all" else f" ({item.key.subseries})"
+    return f"{item.modality} {'?' if item.series_number is None else item.series_number}{part}"
 
 
 def _how(pair: Pair) -> str:

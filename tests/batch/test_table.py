@@ -95,6 +95,11 @@ def test_what_no_option_can_bring_to_run_is_not_promised(tmp_path: Path) -> None
     assert table_of(tmp_path).count("[--register rigid]") == 1
 
 
+def test_kinds_that_were_not_asked_for_are_not_called_missing(routine: Path) -> None:
+    (of_ct,) = [line for line in table_of(routine, second_kind="mr").splitlines() if " CT 5 " in line]
+    assert of_ct.endswith("no pair of the kinds that were asked for (--reference-kind, --second-kind)")
+
+
 def test_scan_then_one_command(routine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command that scan prints runs as it stands."""
     assert run(["dicom", "scan", str(routine), "-o", str(tmp_path / "pairs.csv")]) == ExitCode.NOTHING_TO_DO
