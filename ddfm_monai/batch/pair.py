@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,7 +17,7 @@ from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.dicom.geometry import Matrix4, matrix4
 from ddfm_monai.dicom.registration import RegistrationObject, second_to_base
 from ddfm_monai.dicom.scan import ScanResult
-from ddfm_monai.dicom.subseries import SeriesKey, SubSeries
+from ddfm_monai.dicom.subseries import Kind, SeriesKey, SubSeries
 from ddfm_monai.space import flip_transform, overlap_fraction
 
 __all__ = [
@@ -210,7 +210,7 @@ def find_pairs(scan: ScanResult, options: PairingOptions | None = None) -> Pairi
     )
 
 
-def _alone(item: SubSeries, kinds: dict[str, int]) -> Problem:
+def _alone(item: SubSeries, kinds: Mapping[Kind, int]) -> Problem:
     """What is missing for a series that could be fused, of a patient with so many of each kind."""
     if len({kind == "mr" for kind in kinds}) == 2:
         return Problem("S_NO_PARTNER", "no pair of the kinds that were asked for (--reference-kind, --second-kind)")
