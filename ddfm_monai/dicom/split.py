@@ -40,6 +40,8 @@ MAP_WORDS = {
 DIXON = {"IN_PHASE", "OUT_PHASE", "OPP_PHASE", "IP", "OP", "WATER", "FAT", "W", "F"}
 
 CONTRAST_THAT_TELLS = ("StackID", "EchoTime", "DiffusionBValue", "InversionTime", "InversionTimes")
+SAYS_PHASE = ("TemporalPositionIdentifier", "TemporalPositionIndex")
+SAYS_ACQUISITION = ("AcquisitionNumber", "FrameAcquisitionNumber", "EchoNumbers")
 CONTRAST_WITHIN_A_VOLUME = ("KVP", "ConvolutionKernel")
 
 FEWEST_SLICES = 4
@@ -370,17 +372,21 @@ def _parts(entries: Sequence[_Entry], keyword: str) -> dict[str, list[_Entry]]:
 
 
 def _acquisitions(group: _Group, keyword: str, parts: dict[str, list[_Entry]], repeated: bool) -> list[_Group]:
-    """The parts as volumes of their own, if each is a regular stack that lies in the next one; else none."""
+    """The parts as volumes of their own, if each is a regular stack that lies in the next one; else none.
+
+    Stacks that fill each other's gaps may be the odd and even slices of one volume or two acquisitions with gaps: that
+    times differ says nothing, that acquisitions do says too little, that phases do says enough.
+    """
     ordered = sorted(parts.values(), key=lambda members: min(entry.height for entry in members))
     if not all(pieces.is_stack(members, FEWEST_SLICES) for members in ordered):
         return []
     if not all(_overlap(one, other) for one, other in pairwise(ordered)):
         return []
     found = [group.part(members, **{keyword: value}) for value, members in parts.items()]
-    if repeated or not pieces.is_stack(group.entries):
+    if repeated or keyword in SAYS_PHASE or not pieces.is_stack(group.entries):
         return found
     fills = [pieces.fills_gaps(one, other) for one, other in pairwise(ordered)]
-    if None in fills:
+    if None in fills or (any(fills) and keyword in SAYS_ACQUISITION):
         return [_undecided(found)]
     return [] if any(fills) else found
 
