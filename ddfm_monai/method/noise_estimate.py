@@ -32,7 +32,7 @@ __all__ = ["estimate_noise"]
 _WINDOW = 32  # pixels
 _QUIETEST = 0.05  # share of the windows
 _SLICES, _WINDOWS = 16, 8000  # so many are enough
-_FEWEST_WINDOWS = 12
+_FEWEST_WINDOWS, _FEW_WINDOWS = 12, 300
 _DARKEST_TISSUE = 0.2  # of the brightest: what is darker may be the noise of a magnitude image in air
 _NEGLIGIBLE = 4.0  # grey levels²: power per frequency that nobody sees, and rounding
 
@@ -43,6 +43,7 @@ _TEXTURE_FINE = 3.5  # or more than this at frequencies above 0.42 cycles per pi
 _AIR_SHARE = (
     0.42  # of the sd in tissue is left in air at least (0.58 if clipped at black, 0.45 above a median at black)
 )
+_AIR_SHARE_OF_FEW, _TEXTURE_FINE_OF_FEW = 0.5, 5.0
 _AIR_RATIO = 1.8  # sd of noise in tissue over that in air, between the two
 _AIR_WEIGHT = 0.2  # of the air's one observation, where all bands together have 1
 _OCCAM = 0.01  # by so much a coloured family must be nearer to the periodograms than a constant,
@@ -69,7 +70,7 @@ def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> N
     power = _quiet_power(windows)
     air = _air(grey)
     fit = _most_likely(power, air)
-    return fit.noise() if _is_noise(fit, air) else None
+    return fit.noise() if _is_noise(fit, air, len(windows)) else None
 
 
 # --- what is observed ------------------------------------------------------------------------------------------------
@@ -267,11 +268,16 @@ def _most_likely(power: Tensor, air: float, iterations: int = 200) -> _Fit:
     return _Fit(names[best], float(h[best, 0]), float(h[best, 1]), parts[:2].sum(0), parts[2:].sum(0))
 
 
-def _is_noise(fit: _Fit, air: float) -> bool:
-    """Whether that is more than the texture of a clean picture."""
-    if fit.sd > _TEXTURE and air > _AIR_SHARE * fit.sd:
+def _is_noise(fit: _Fit, air: float, windows: int) -> bool:
+    """Whether that is more than the texture of a clean picture.
+
+    One slice alone has too few quiet windows to tell: there air must show more of it, and if air is black, only noise
+    that is finer than any texture counts.
+    """
+    few = windows < _FEW_WINDOWS
+    if fit.sd > _TEXTURE and air > (_AIR_SHARE_OF_FEW if few else _AIR_SHARE) * fit.sd:
         return True
     share = _bands().count / _bands().count.sum()
     seen = float((fit.in_bands * (fit.in_bands > fit.anatomy) * share).sum().sqrt())
     fine = float((fit.in_bands * (_bands().frequency > 13) * share).sum().sqrt())
-    return seen > _TEXTURE_SEEN or fine > _TEXTURE_FINE
+    return fine > _TEXTURE_FINE_OF_FEW if few else seen > _TEXTURE_SEEN or fine > _TEXTURE_FINE
