@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 
 import nibabel as nib
 import numpy as np
@@ -466,9 +467,23 @@ def test_an_nrrd_or_metaimage_without_a_space_has_an_unknown_place(tmp_path):
         np.testing.assert_array_equal(volume[0].numpy(), RAMP)
 
 
-def test_itk_keeps_its_warnings_off_the_screen(tmp_path, capfd):
-    meta = b"ObjectType = Image\nNDims = 3\nDimSize = 3 4 5\nUnknownField = 7\nElementSize = 1 1 2\n"
-    meta += b"ElementType = MET_FLOAT\nElementDataFile = LOCAL\n"
-    (tmp_path / "a.mha").write_bytes(meta + RAMP.astype("<f4").tobytes(order="F"))
-    read_volume(tmp_path / "a.mha")
+@pytest.mark.parametrize("cut", [60, 700, -5])
+def test_itk_says_nothing_about_a_bad_file_and_the_error_says_all(tmp_path, capfd, cut):
+    write_volume(noise((30, 31, 2)), tmp_path / "a.mha")
+    (tmp_path / "a.mha").write_bytes((tmp_path / "a.mha").read_bytes()[:cut])
+    with pytest.raises(InputError, match="truncated"):
+        read_volume(tmp_path / "a.mha")
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_others_say_while_itk_reads_is_not_lost(tmp_path, capfd, monkeypatch):
+    write_volume(noise(), tmp_path / "a.mha")
+    original = sitk.ReadImage
+
+    def read(path):
+        os.write(2, b"a message of another thread\n")
+        return original(path)
+
+    monkeypatch.setattr(sitk, "ReadImage", read)
+    read_volume(tmp_path / "a.mha")
+    assert capfd.readouterr().err == "a message of another thread\n"

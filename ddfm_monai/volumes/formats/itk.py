@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +21,9 @@ from ddfm_monai.volume import affine_of
 from ddfm_monai.volumes.formats.common import Contents, check_opaque, spatial_shape, to_byte, unreadable
 
 __all__ = ["SUFFIXES", "read", "to_sitk", "write"]
+
+_SCREEN = threading.Lock()
+_METAIO = re.compile(rb"Meta(Image|Object): |   ideal = |\w+ required and not defined|Uncompress failed")
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -58,11 +64,24 @@ def read(path: Path) -> Contents:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """ITK prints warnings about files that it reads well, straight to the screen."""
+    """Keep ITK off the screen: its warnings by its own switch, MetaIO's lines about a bad file by their words.
+
+    MetaIO writes straight to the process's standard error, so that is held back while a file is read; what other
+    threads say meanwhile is passed on.
+    """
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        yield
+        with _SCREEN, tempfile.TemporaryFile() as held:
+            screen = os.dup(2)
+            os.dup2(held.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(screen, 2)
+                os.close(screen)
+                held.seek(0)
+                os.write(2, b"".join(line for line in held if not _METAIO.match(line)))
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
