@@ -10,11 +10,13 @@ be dark there: no halos. Each part of each source is seen through a Laplace term
 * detail: ``v |Df - D'a - κ_b Xb| + (1 - v) |Df - D'b - κ_a Xa|``, v large where a has more detail energy. Xb is what b
   shows at the scale of lesions (D without single-pixel details): where a leads, it is taken to show the fused details
   less the share κ_b that b adds to them, and the other way round. Without that share (κ = 0) a lesion is lost wherever
-  the other source leads. D' is D with single-pixel details raised by ``gain``.
+  the other source leads. Where a and b show opposite signs, the sum would show neither: then only what is clearly
+  stronger is added. D' is D with single-pixel details raised by ``gain``.
 
-As in the paper each Laplace is a Gaussian whose variance has an exponential prior. The E-step's expectation of its
-inverse is proportional to one over the residual of ``f̃0``; the hyper-parameters of the two sources are taken to be
-equal, so they cancel. The M-step is then a mean per pixel, weighted by w (or v) times these expectations, within the
+As in the paper each Laplace is a Gaussian whose variance has an exponential prior; neighbouring pixels share the
+variance, so that a choice between the sources does not alternate from pixel to pixel. The E-step's expectation of its
+inverse is proportional to one over the residual of ``f̃0`` around; the hyper-parameters of the two sources are taken to
+be equal, so they cancel. The M-step is then a mean per pixel, weighted by w (or v) times these expectations, within the
 range that f may not leave. The base of f is a hidden variable and persists from step to step, as u does in the paper:
 what the network changes in f, it changes in the details.
 
@@ -80,16 +82,20 @@ class TwoScaleEM:
 
     Args:
         base_sigma: sd of the windows of G, which parts base and details.
-        edge: variance in a window from which on more than half of a step belongs to the base (0.3: a step of 140 of 255
+        edge: variance in a window from which on more than half of a step belongs to the base (0.4: a step of 160 of 255
             grey levels through its middle).
         base_power: how sharply the brighter base is chosen: ``w = Ga^2p / (Ga^2p + Gb^2p)``, values from black.
         detail_sigma: sd of the window over which detail energy is measured.
+        detail_limit: details larger than this count as this large in that energy, so that neither bone nor a streak
+            leads by its height alone.
         detail_power: how sharply the source with more detail energy is chosen.
         brightness_power: how much brightness counts beside detail energy in that choice.
+        brightness_sigma: sd of the window over which brightness is measured there.
         lesion_sigma: details finer than this (sd) are not added from the source that does not lead.
         reference_share: κ_a, share of the reference's details that is added where the second source leads.
         second_share: κ_b, share of the second source's details that is added where the reference leads.
         gain: how much single-pixel details are raised.
+        variance_sigma: sd of the window over which pixels share the variance of a Laplace term.
         softness: residuals below this do not sharpen the E-step's choice.
         tolerance: how far the result may leave the range of both sources within 9 x 9 pixels (0.2 = 10 % of the
             grey scale).
@@ -101,15 +107,18 @@ class TwoScaleEM:
     default_steps = 2  # agree with 100 steps to 59 dB of PSNR: docs/likelihood.md
 
     base_sigma: float = 10.0
-    edge: float = 0.3
+    edge: float = 0.4
     base_power: float = 10.0
     detail_sigma: float = 3.5
+    detail_limit: float = 0.1
     detail_power: float = 5.0
     brightness_power: float = 0.6
+    brightness_sigma: float = 1.3
     lesion_sigma: float = 2.0
     reference_share: float = 0.4
     second_share: float = 1.0
-    gain: float = 0.2
+    gain: float = 0.25
+    variance_sigma: float = 1.5
     softness: float = 0.2
     tolerance: float = 0.2
     start_timestep: int = 300
@@ -138,7 +147,10 @@ class TwoScaleEM:
         return _State(
             base=base,
             base_weight=w,
-            detail=(sharp[0] + self.second_share * shared[1], sharp[1] + self.reference_share * shared[0]),
+            detail=(
+                sharp[0] + self.second_share * _beside(shared[0], shared[1]),
+                sharp[1] + self.reference_share * _beside(shared[1], shared[0]),
+            ),
             detail_weight=v,
             low=low,
             high=high,
@@ -163,11 +175,11 @@ class TwoScaleEM:
         """What an EM step never raises, (B,), for an f (B, 1, H, W) within the range.
 
         The weighted Laplace terms of the module's text, at the base of f that the state holds. A Laplace term of a
-        softened residual is ``φ(r) = |r| - s log(1 + |r|/s)`` (Fair's): the E-step's ``1 / (|r| + s)`` makes
-        ``C r²/2`` an upper bound of it, which the M-step minimises within the range.
+        softened residual is ``φ(r) = |r| - s log(1 + |r|/s)`` (Fair's), r the root mean square residual around a pixel:
+        the E-step's ``1 / (r + s)`` makes ``C r²/2`` an upper bound of it, which the M-step minimises within the range.
         """
         terms = (
-            weight * _fair(part - source, self.softness)
+            weight * _fair(self._residual(part, source), self.softness)
             for parts, w, part in (
                 (state.base, state.base_weight, state.f_base),
                 (state.detail, state.detail_weight, f - state.f_base),
@@ -184,18 +196,27 @@ class TwoScaleEM:
         """G: the guided filter of an image by itself, with Gaussian windows."""
         mean = _gaussian(image, self.base_sigma)
         variance = (_gaussian(image**2, self.base_sigma) - mean**2).clamp(min=0)
-        kept = variance / (variance + self.edge)
+        kept = variance**2 / (variance**2 + self.edge**2)
         return _gaussian(kept, self.base_sigma) * image + _gaussian((1 - kept) * mean, self.base_sigma)
 
     def _salience(self, image: Tensor, detail: Tensor) -> Tensor:
         """Local detail energy, and brightness with less say, on the scale [0, 1]."""
-        energy = _gaussian(detail**2, self.detail_sigma) / 4 + _TINY
-        return energy * (_gaussian(_grey(image) ** 2, self.detail_sigma) + 1e-4) ** self.brightness_power
+        limited = self.detail_limit * torch.tanh(detail / self.detail_limit)
+        energy = _gaussian(limited**2, self.detail_sigma) / 4 + _TINY
+        return energy * (_gaussian(_grey(image) ** 2, self.brightness_sigma) + 1e-4) ** self.brightness_power
 
     def _expect(self, parts: tuple[Tensor, Tensor], weight: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
-        """E-step: C w and D (1 - w), where C and D are one over the residuals of f."""
-        C, D = (1 / ((f - part).abs() + self.softness) for part in parts)
-        return C * weight, D * (1 - weight)
+        """E-step: C w and D (1 - w), where C and D are one over the residuals of f around each pixel."""
+        C, D = (1 / (self._residual(f, part) + self.softness) for part in parts)
+        return self._around(C * weight), self._around(D * (1 - weight))
+
+    def _residual(self, f: Tensor, part: Tensor) -> Tensor:
+        """Root mean square of ``f - part`` around each pixel."""
+        return _gaussian((f - part) ** 2, self.variance_sigma).sqrt()
+
+    def _around(self, image: Tensor) -> Tensor:
+        """What a pixel gets from all windows that it is part of: the transpose of the Gaussian."""
+        return _separable(image, _transposed_gaussian_matrix, self.variance_sigma)
 
     def _maximise(self, state: _State, base: tuple[Tensor, Tensor], detail: tuple[Tensor, Tensor]) -> Tensor:
         """M-step: both parts are weighted means; where their sum leaves the range, the less certain part gives way."""
@@ -217,6 +238,15 @@ def _grey(image: Tensor) -> Tensor:
 
 def _mean(parts: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
     return weight * parts[0] + (1 - weight) * parts[1]
+
+
+def _beside(lead: Tensor, other: Tensor) -> Tensor:
+    """What the other source adds to the one that leads: all, or, with the opposite sign, only what is clearly stronger.
+
+    Of x and y with opposite signs ``y y⁴ / (10 x⁴ + y⁴)``: a tenth of a y that would cancel x.
+    """
+    x, y = lead.square().square(), other.square().square()
+    return torch.where(lead * other < 0, other * y / (10 * x + y + 1e-12), other)
 
 
 def _fair(r: Tensor, s: float) -> Tensor:
@@ -269,3 +299,8 @@ def _gaussian_matrix(size: int, dtype: torch.dtype, device: torch.device, sigma:
     sources = (torch.arange(size)[:, None] + offsets).clamp(0, size - 1)
     weights = (kernel / kernel.sum()).expand(size, -1)
     return torch.zeros(size, size, dtype=kernel.dtype).scatter_add(1, sources, weights).to(dtype).to(device)
+
+
+@lru_cache(maxsize=16)
+def _transposed_gaussian_matrix(size: int, dtype: torch.dtype, device: torch.device, sigma: float) -> Tensor:
+    return _gaussian_matrix(size, dtype, device, sigma).T.contiguous()

@@ -87,6 +87,15 @@ def test_an_em_step_never_raises_the_objective(seed, softness, tolerance, height
         before = after
 
 
+def test_a_lesion_bright_in_one_and_dark_in_the_other_source_keeps_its_contrast(pair):
+    """An oedema in MRI and CT: the sum of both would show nothing."""
+    lesion = 0.4 * blob(72, 60, 4)
+    for sign in (1, -1):
+        altered = pair + torch.stack([sign * lesion, -0.9 * sign * lesion])
+        change = em_alone(altered.clamp(-1, 1)) - em_alone(pair)
+        assert abs(float((change * lesion).sum() / (lesion * lesion).sum())) > 0.5  # the plain sum keeps 0.34
+
+
 def test_beside_bone_the_other_source_is_not_dimmed():
     """A scalp of the first source around a bone of the second: it keeps its brightness, and the bone its own."""
     radius = ((torch.arange(SIZE)[:, None] - 64.0) ** 2 + (torch.arange(SIZE) - 64.0) ** 2).sqrt()

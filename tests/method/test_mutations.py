@@ -15,7 +15,7 @@ import test_default_golden
 import test_default_likelihood
 import test_paper
 
-from ddfm_monai.method import DDFMInferer, RespacedDDIM, algorithm, inferer
+from ddfm_monai.method import DDFMInferer, RespacedDDIM, algorithm, inferer, two_scale
 from ddfm_monai.method.likelihoods import LIKELIHOODS
 from ddfm_monai.method.paper import PaperEM
 from ddfm_monai.method.two_scale import TwoScaleEM
@@ -67,6 +67,7 @@ MUTATIONS: dict[str, Patch] = {
         "rectify",
         lambda self, f, state: (setattr(state, "f_base", self._base(f)), _rectify(self, f, state))[1],
     ),
+    "opposite signs cancel": instead(two_scale, "_beside", lambda lead, other: other),
     "the default does not denoise": instead(
         TwoScaleEM, "prepare", lambda self, a, b, denoise=None: _prepare(self, a, b, None)
     ),
@@ -90,15 +91,18 @@ MUTATIONS: dict[str, Patch] = {
     f"the default's {name} is {value} instead of {getattr(TwoScaleEM, name)}": default_with(**{name: value})
     for name, value in {
         "base_sigma": 9.0,
-        "edge": 0.25,
+        "edge": 0.35,
         "base_power": 9.0,
         "detail_sigma": 3.2,
+        "detail_limit": 0.09,
         "detail_power": 4.5,
         "brightness_power": 0.5,
+        "brightness_sigma": 1.2,
         "lesion_sigma": 1.8,
         "reference_share": 0.35,
         "second_share": 0.9,
-        "gain": 0.15,
+        "gain": 0.2,
+        "variance_sigma": 1.3,
         "softness": 0.15,
         "tolerance": 0.15,
     }.items()
