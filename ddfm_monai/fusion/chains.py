@@ -82,14 +82,15 @@ class Chains:
     batch_size: int | None
     progress: ProgressCallback
 
-    def fuse(self, a: MetaTensor, b: MetaTensor, foreground: MetaTensor) -> Fused:
+    def fuse(self, a: MetaTensor, b: MetaTensor, foreground: MetaTensor, seen: MetaTensor | None = None) -> Fused:
         """Fuse every slice of the plan.
 
         Args:
             a, b: (1, X, Y, Z) in [0, 1], on one grid.
             foreground: (1, X, Y, Z) bool.
+            seen: (1, X, Y, Z) bool, the field of view of b; None: everywhere.
         """
-        batches = slice_batches(self.plan, a, b, foreground, self.batch_size or self._fitting_batch_size())
+        batches = slice_batches(self.plan, a, b, foreground, self.batch_size or self._fitting_batch_size(), seen)
         count = _Counter(len(self.plan.boxes), self.inferer.num_inference_steps, self.samples, self.progress)
         deviations: list[tuple[SliceBatch, Tensor]] = []
 
@@ -126,9 +127,16 @@ class Chains:
     def _chain(self, batch: SliceBatch, number: int, count: Callable[[Step], None]) -> Tensor:
         inferer = self.inferer.with_seed(self.inferer.seed + number, draw=self.samples > 1)
         field = noise_field((self.network.in_channels, *self.plan.field_shape), inferer.seed)
-        return self._run(inferer, torch.cat([batch.a, batch.b], 1), batch.crop_field(field), count)
+        return self._run(inferer, torch.cat([batch.a, batch.b], 1), batch.crop_field(field), batch.seen, count)
 
-    def _run(self, inferer: DDFMInferer, inputs: Tensor, noise: Tensor, count: Callable[[Step], None]) -> Tensor:
+    def _run(
+        self,
+        inferer: DDFMInferer,
+        inputs: Tensor,
+        noise: Tensor,
+        seen: Tensor | None,
+        count: Callable[[Step], None],
+    ) -> Tensor:
         """One batch; where the device's memory does not hold it, its halves.
 
         Raises:
@@ -136,7 +144,14 @@ class Chains:
         """
         device = self.network.device
         try:
-            fused = inferer(inputs.to(device), self.network, noise.to(device), count, source_noise=self.source_noise)
+            fused = inferer(
+                inputs.to(device),
+                self.network,
+                noise.to(device),
+                count,
+                source_noise=self.source_noise,
+                seen=None if seen is None else seen.to(device),
+            )
             return cast(Tensor, fused).cpu()
         except torch.OutOfMemoryError as error:
             if len(inputs) == 1:
@@ -147,8 +162,9 @@ class Chains:
                 ) from error
         torch.cuda.empty_cache()
         half = len(inputs) // 2
-        parts = [(inputs[:half], noise[:half]), (inputs[half:], noise[half:])]
-        return torch.cat([self._run(inferer, x, n, count) for x, n in parts])
+        halves = slice(None, half), slice(half, None)
+        parts = [(inputs[part], noise[part], None if seen is None else seen[part]) for part in halves]
+        return torch.cat([self._run(inferer, *part, count) for part in parts])
 
 
 def _side_by_side(

@@ -134,7 +134,7 @@ def fuse_volumes(
     warnings = [*_told(a, b), *remarks, *_beyond_heads(foreground, plan.axis)]
     source_noise = as_cut(noise_a, plan), as_cut(noise_moved, plan)
     chains = Chains(inferer, network, plan, source_noise, chosen.samples, chosen.batch_size, progress)
-    sampled = chains.fuse(a.grey, b.grey, foreground)
+    sampled = chains.fuse(a.grey, b.grey, foreground, b.seen)
 
     provenance = {
         "notice": NOTICE,

@@ -130,6 +130,7 @@ class DDFMInferer(Inferer):
         callback: Callable[[Step], None] | None = None,
         return_sample: bool = False,
         source_noise: SourceNoise | None = None,
+        seen: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Fuse a batch.
 
@@ -142,6 +143,8 @@ class DDFMInferer(Inferer):
             return_sample: also return the sample itself, (B, C, H, W), not clamped.
             source_noise: the noise of the first and of the second source, None for a clean one; by default it is
                 estimated from each slice by itself, which is less steady than an estimate from a whole scan.
+            seen: (B, 1, H, W) bool, the second source's field of view: outside it the reference stands alone. By
+                default everywhere.
 
         Returns:
             (B, 1, H, W) float32 in [-1, 1], and the sample if asked for.
@@ -155,7 +158,7 @@ class DDFMInferer(Inferer):
         channels = getattr(network, "in_channels", 1)
         noise = self._noise(noise, inputs, channels)
         denoiser = partial(_denoised, network, noise[:, :1], source_noise)
-        state = self.likelihood.prepare(inputs[:, :1], inputs[:, 1:], denoiser)
+        state = self.likelihood.prepare(inputs[:, :1], inputs[:, 1:], denoiser, seen)
         f_0 = sample(
             self._start(state, noise),
             partial(predicted_noise, network, channels),

@@ -48,10 +48,11 @@ class Likelihood(Protocol):
     def settings(self) -> dict[str, Any]:
         """Everything a result depends on, JSON-able, for the provenance."""
 
-    def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None) -> State:
+    def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None, seen: Tensor | None = None) -> State:
         """Constant parts and EM state for sources a, b: (B, 1, H, W) in [-1, 1]; denoise: what the prior makes of them.
 
-        A likelihood that takes its sources as they are does not call denoise, which then costs nothing.
+        A likelihood that takes its sources as they are does not call denoise, which then costs nothing. seen: (B, 1, H,
+        W) bool, the field of view of b; None: everywhere.
         """
 
     def initial(self, state: Any) -> Tensor | None:

@@ -69,7 +69,7 @@ class PaperEM:
         """What a result depends on, for the provenance."""
         return {"psi": self.psi, "eta": self.eta}
 
-    def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None) -> _State:
+    def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None, seen: Tensor | None = None) -> _State:
         """State before the first step: γ = ρ = 1, u = 0. a, b: (B, 1, H, W) in [-1, 1], taken as they are."""
         one = a.new_ones(len(a), 1, 1, 1)
         return _State(a, b, gamma=one, rho=one, u=(torch.zeros_like(a), torch.zeros_like(a)))

@@ -53,7 +53,7 @@ class PublishedEM:
         """What a result depends on, for the provenance."""
         return {"psi": self.psi, "eta": self.eta}
 
-    def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None) -> _State:
+    def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None, seen: Tensor | None = None) -> _State:
         """State before the first step. a, b: (B, 1, H, W) in [-1, 1], taken as they are."""
         return _State(a, b, gamma=1.0, rho=1.0, u=(0.0, 0.0))
 

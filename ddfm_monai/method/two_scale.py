@@ -55,7 +55,7 @@ class _State:
     detail: tuple[Tensor, Tensor]  # D'a + κ_b Xb, D'b + κ_a Xa
     detail_weight: Tensor  # v
     noise: tuple[Tensor, Tensor]  # sd of the noise in a, b: (B, 1, 1, 1)
-    low: Tensor  # what the result may not leave; -1 both where it is background
+    low: Tensor  # what the result may not leave; -1 both where it is background, a both outside b's field of view
     high: Tensor
     background: Tensor
     f_base: Tensor  # base of f, from the last M-step
@@ -127,8 +127,8 @@ class TwoScaleEM:
         """What a result depends on, for the provenance."""
         return dict(vars(self))
 
-    def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None) -> _State:
-        """Targets, weights and range of sources a, b: (B, 1, H, W) in [-1, 1]."""
+    def prepare(self, a: Tensor, b: Tensor, denoise: Denoiser | None = None, seen: Tensor | None = None) -> _State:
+        """Targets, weights and range of sources a, b: (B, 1, H, W) in [-1, 1]; outside ``seen`` the range is a."""
         background = (a <= -1) & (b <= -1)
         sd_a = sd_b = a.new_zeros(len(a), 1, 1, 1)
         if denoise is not None:
@@ -144,6 +144,8 @@ class TwoScaleEM:
         w = _choice(brightness[0], brightness[1], self.base_power)
         v = _choice(salience[0], salience[1], self.detail_power)
         low, high = (x.masked_fill(background, -1.0) for x in _local_range(a, b, self.tolerance))
+        if seen is not None:
+            low, high = torch.where(seen, low, a), torch.where(seen, high, a)
         return _State(
             base=base,
             base_weight=w,
@@ -227,7 +229,7 @@ class TwoScaleEM:
         inside = torch.minimum(torch.maximum(f, state.low), state.high)
         state.f_base = f_base + (inside - f) * Q / (P + Q)
         state.responsibility = (w, v)
-        state.outside = ((inside != f) & ~state.background).sum((1, 2, 3))
+        state.outside = ((inside != f) & (state.low < state.high)).sum((1, 2, 3))
         return inside
 
 

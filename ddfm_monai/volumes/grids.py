@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from monai.data.meta_tensor import MetaTensor
 from scipy import ndimage
 
@@ -100,6 +101,22 @@ def resample_to(
     return make_volume(output, affine, **meta)
 
 
+def field_of_view(moving: MetaTensor, reference: MetaTensor, transform: np.ndarray | None = None) -> MetaTensor:
+    """Where on the grid of ``reference`` there is data of ``moving``: ``(1, X', Y', Z')`` bool.
+
+    Args:
+        moving, reference, transform: as for :func:`resample_to`.
+    """
+    affine = affine_of(reference)
+    mapping = np.linalg.inv(affine_of(moving)) @ (np.eye(4) if transform is None else transform) @ affine
+    shape = tuple(int(n) for n in reference.shape[1:])
+    seen = np.empty((1, *shape), dtype=bool, order="F")
+    for start, stop in _slabs(shape):
+        offset = mapping[:3, 3] + mapping[:3, 2] * start
+        seen[0, ..., start:stop] = ~_outside(moving.shape[1:], mapping, offset, (*shape[:2], stop - start))
+    return MetaTensor(torch.from_numpy(seen), affine=torch.from_numpy(affine.copy()), meta=space_meta(reference))
+
+
 def _resample_slab(
     data: np.ndarray, mapping: np.ndarray, output: np.ndarray, start: int, fill: float, order: int
 ) -> None:
@@ -109,12 +126,17 @@ def _resample_slab(
         ndimage.affine_transform(
             channel, mapping[:3, :3], offset, output_shape=result.shape, output=result, order=order, mode="nearest"
         )
-    i, j, k = np.ogrid[tuple(slice(n) for n in output.shape[1:])]
-    outside = np.zeros(output.shape[1:], dtype=bool)
-    for axis, size in enumerate(data.shape[1:]):
+    output[:, _outside(data.shape[1:], mapping, offset, output.shape[1:])] = fill
+
+
+def _outside(moving: tuple[int, ...], mapping: np.ndarray, offset: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Which voxels of a grid of ``shape`` lie outside the boxes of the voxels of ``moving``."""
+    i, j, k = np.ogrid[tuple(slice(n) for n in shape)]
+    outside = np.zeros(shape, dtype=bool)
+    for axis, size in enumerate(moving):
         index = (mapping[axis, 0] * i + mapping[axis, 1] * j + mapping[axis, 2] * k + offset[axis]).astype(np.float32)
         outside |= (index < -0.501) | (index > size - 0.499)
-    output[:, outside] = fill
+    return outside
 
 
 def _slabs(shape: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -90,12 +90,14 @@ class SliceBatch:
         b: the same of the second source.
         foreground: ``(B, 1, H, W)`` bool.
         boxes: where each comes from.
+        seen: ``(B, 1, H, W)`` bool, the field of view of b; None: everywhere.
     """
 
     a: torch.Tensor
     b: torch.Tensor
     foreground: torch.Tensor
     boxes: tuple[SliceBox, ...]
+    seen: torch.Tensor | None = None
 
     def crop_field(self, field: torch.Tensor) -> torch.Tensor:
         """Crop one fixed field ``(C, *plan.field_shape)``, such as start noise, for each slice: ``(B, C, H, W)``."""
@@ -170,7 +172,12 @@ def plan_slices(foreground: MetaTensor, stride: int, axis: int | None = None, ma
 
 
 def slice_batches(
-    plan: SlicePlan, a: MetaTensor, b: MetaTensor, foreground: MetaTensor, batch_size: int
+    plan: SlicePlan,
+    a: MetaTensor,
+    b: MetaTensor,
+    foreground: MetaTensor,
+    batch_size: int,
+    seen: MetaTensor | None = None,
 ) -> Iterator[SliceBatch]:
     """Hand out the slices of ``plan``, at most ``batch_size`` of equal size at a time, largest crops first.
 
@@ -179,11 +186,12 @@ def slice_batches(
         a, b: ``(1, X, Y, Z)`` in [0, 1].
         foreground: ``(1, X, Y, Z)`` bool, as given to :func:`plan_slices`.
         batch_size: slices per batch.
+        seen: ``(1, X, Y, Z)`` bool, the field of view of ``b``; None: everywhere.
     """
     by_size: dict[tuple[int, int], list[SliceBox]] = defaultdict(list)
     for box in plan.boxes:
         by_size[box.height, box.width].append(box)
-    arrays = _array(a), _array(b), _array(foreground)
+    arrays = tuple(_array(x) for x in (a, b, foreground, seen) if x is not None)
     for size in sorted(by_size, key=lambda hw: (-hw[0] * hw[1], hw)):
         boxes = by_size[size]
         for start in range(0, len(boxes), batch_size):
@@ -216,8 +224,8 @@ def _batch(plan: SlicePlan, arrays: tuple[np.ndarray, ...], boxes: tuple[SliceBo
         in_slice, in_crop = plan.windows(box)
         for crop, array in zip(crops, arrays, strict=True):
             crop[number, 0][in_crop] = plan.slice_of(array, box.index)[in_slice]
-    a, b, foreground = (torch.from_numpy(crop) for crop in crops)
-    return SliceBatch(a.mul_(2).sub_(1), b.mul_(2).sub_(1), foreground, boxes)
+    a, b, foreground, *seen = (torch.from_numpy(crop) for crop in crops)
+    return SliceBatch(a.mul_(2).sub_(1), b.mul_(2).sub_(1), foreground, boxes, *seen)
 
 
 def _box(plane: np.ndarray, index: int, stride: int, margin: int) -> SliceBox | None:

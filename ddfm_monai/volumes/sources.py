@@ -17,7 +17,7 @@ from ddfm_monai.files import sha256_of
 from ddfm_monai.rules import Origin, kind_of
 from ddfm_monai.volume import affine_of, check_volume, is_picture, place_is_unknown, spacing_of
 from ddfm_monai.volumes.colour import colour_map, to_luma
-from ddfm_monai.volumes.grids import resample_to, same_grid
+from ddfm_monai.volumes.grids import field_of_view, resample_to, same_grid
 from ddfm_monai.volumes.intensity import Scaling, choose_scaling, common_foreground
 from ddfm_monai.volumes.io import read_volume
 from ddfm_monai.volumes.kind import spoken
@@ -39,6 +39,7 @@ class Source:
         scaling: the mapping between the two; its ``kind`` is that of the source.
         sha256: of the file, or of voxels and affine where there is no file.
         resampled: whether it was brought onto another grid.
+        seen: ``(1, X, Y, Z)`` bool, its field of view on that grid; None: everywhere.
     """
 
     volume: MetaTensor
@@ -46,6 +47,7 @@ class Source:
     scaling: Scaling
     sha256: str
     resampled: bool = False
+    seen: MetaTensor | None = None
 
     @property
     def is_colour(self) -> bool:
@@ -103,7 +105,8 @@ class Source:
             return self
         grey = resample_to(self.grey, reference.volume, transform)
         volume = resample_to(self.volume, reference.volume, transform) if self.is_colour else grey
-        return replace(self, volume=volume, grey=grey, resampled=True)
+        seen = field_of_view(self.volume, reference.volume, transform)
+        return replace(self, volume=volume, grey=grey, resampled=True, seen=None if seen.all() else seen)
 
     def describe(self) -> dict[str, Any]:
         """A JSON-able account for the provenance file."""

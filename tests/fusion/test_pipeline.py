@@ -234,3 +234,17 @@ def test_what_was_read_before_gives_the_same_as_its_path(read, pair, tiny_prior)
 def test_a_prior_that_is_passed_in_is_not_changed(sources, tiny_prior):
     fuse(*sources, tiny_prior, precision="bfloat16")
     assert tiny_prior.precision == torch.float32 and tiny_prior.device.type == "cpu"
+
+
+def test_outside_the_second_s_field_of_view_the_reference_stands_alone(sources, tiny_prior):
+    """A CT that shows the left two thirds of the head and half of its slices."""
+    a, b = sources
+    cut = make_volume(b[:, :32, :, :4], b.affine)
+    fused = fuse(a, cut, tiny_prior)
+    alone = fused.reference01.clone()
+    outside = torch.zeros(SHAPE, dtype=torch.bool)
+    outside[32:], outside[..., 4:] = True, True
+    head_there = outside & (alone[0] > 0.1)
+    found, expected = fused.fused[0][head_there], alone[0][head_there]
+    assert head_there.sum() > 500
+    assert float((found / expected - 1).abs().max()) < 0.02

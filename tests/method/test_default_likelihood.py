@@ -96,6 +96,17 @@ def test_a_lesion_bright_in_one_and_dark_in_the_other_source_keeps_its_contrast(
         assert abs(float((change * lesion).sum() / (lesion * lesion).sum())) > 0.5  # the plain sum keeps 0.34
 
 
+def test_outside_the_second_s_field_of_view_the_reference_stands_alone(pair):
+    seen = torch.ones(1, 1, SIZE, SIZE, dtype=torch.bool)
+    seen[..., 80:] = False
+    cut = pair.clone()
+    cut[:, 1:] = cut[:, 1:].masked_fill(~seen, -1)
+    fused = DDFMInferer(2)(cut, Smooth(), seen=seen)
+    assert torch.allclose(fused[~seen], pair[:, :1][~seen], atol=1e-5)
+    inside = seen & (pair[:, :1] > -1)
+    assert float((fused - pair[:, :1])[inside].abs().mean()) > 0.02  # not the reference alone
+
+
 def test_beside_bone_the_other_source_is_not_dimmed():
     """A scalp of the first source around a bone of the second: it keeps its brightness, and the bone its own."""
     radius = ((torch.arange(SIZE)[:, None] - 64.0) ** 2 + (torch.arange(SIZE) - 64.0) ** 2).sqrt()
