@@ -24,7 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ddfm_monai.metrics import evaluate_slices, hue_error, lesion_transfer, noise_gain, through_plane_coherence
+from ddfm_monai.metrics import (
+    evaluate_slices,
+    hue_error,
+    lesion_transfer,
+    noise_gain,
+    pixel_alternation,
+    through_plane_coherence,
+)
 from ddfm_monai.metrics.noise_kinds import NOISE_KINDS
 from ddfm_monai.metrics.slices import luma
 
@@ -34,8 +41,8 @@ Method = Callable[[Volume, Volume], Volume]
 UPRIGHT = np.diag([-1.0, -1.0, 1.0, 1.0])  # affine: x is the column, y the row of a slice with anterior on top
 SECONDS = ("ct", "pet", "spect")
 FIELD = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM_range2", "SSIM_range255")
-COLUMNS = (*FIELD, "a+", "a-", "b+", "b-", "worst", "gain", "gain_head", "coherence", "hue", "s/slice")
-THREE_DIGITS = ("coherence", "s/slice")
+COLUMNS = (*FIELD, "a+", "a-", "b+", "b-", "worst", "gain", "gain_head", "coherence", "alternation", "hue", "s/slice")
+THREE_DIGITS = ("coherence", "alternation", "s/slice")
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,11 @@ class Case:
 def mean(a: Volume, b: Volume) -> Volume:
     """The pixelwise mean."""
     return _levels((a.astype(np.float64) + b) / 2)
+
+
+def pointwise(a: Volume, b: Volume) -> Volume:
+    """A mixture of the brighter and the darker value, the same everywhere: the plainest rule that keeps both."""
+    return _levels(0.8 * np.maximum(a, b).astype(np.float64) + 0.6 * np.minimum(a, b))
 
 
 def laplacian_pyramid(a: Volume, b: Volume, levels: int = 4) -> Volume:
@@ -130,6 +142,7 @@ def methods(prior: str, device: str | None) -> dict[str, Method]:
     return {
         "mean": mean,
         "maximum": np.maximum,
+        "pointwise": pointwise,
         "laplacian": laplacian_pyramid,
         "paper": ddfm(prior, device, likelihood="paper", steps=25),
         "published": ddfm(prior, device, likelihood="published", steps=25),
@@ -164,6 +177,7 @@ def measure(method: Method, case: Case, probes: bool) -> dict[str, float]:
     per_slice = evaluate_slices(fused, a, b)
     row |= {name: float(np.mean([values[name] for values in per_slice.values()])) for name in FIELD}
     row["slices"] = len(per_slice)
+    row["alternation"] = pixel_alternation(fused, a, b)
     if a.shape[-1] > 1:
         row["coherence"] = through_plane_coherence(fused, a, b)
     if case.colours is not None:

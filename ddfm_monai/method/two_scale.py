@@ -245,10 +245,10 @@ def _mean(parts: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
 def _beside(lead: Tensor, other: Tensor) -> Tensor:
     """What the other source adds to the one that leads: all, or, with the opposite sign, only what is clearly stronger.
 
-    Of x and y with opposite signs ``y y⁴ / (10 x⁴ + y⁴)``: a tenth of a y that would cancel x.
+    Of x and y with opposite signs ``y y⁴ / (4 x⁴ + y⁴)``: a fifth of a y that would cancel x.
     """
     x, y = lead.square().square(), other.square().square()
-    return torch.where(lead * other < 0, other * y / (10 * x + y + 1e-12), other)
+    return torch.where(lead * other < 0, other * y / (4 * x + y + 1e-12), other)
 
 
 def _fair(r: Tensor, s: float) -> Tensor:

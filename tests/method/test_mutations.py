@@ -69,7 +69,7 @@ MUTATIONS: dict[str, Patch] = {
     ),
     "opposite signs cancel": instead(two_scale, "_beside", lambda lead, other: other),
     "the default does not denoise": instead(
-        TwoScaleEM, "prepare", lambda self, a, b, denoise=None: _prepare(self, a, b, None)
+        TwoScaleEM, "prepare", lambda self, a, b, denoise=None, seen=None: _prepare(self, a, b, None, seen)
     ),
     "the default's range is not kept": default_with(tolerance=2.0),
     "the DDIM step is left out": instead(RespacedDDIM, "step", lambda self, f_hat, i, f_t: (f_hat, None)),
