@@ -114,10 +114,10 @@ def write_phantom(
     head, to_ras = _head(resolution)
     paths = PhantomPaths(folder / "mri.nii.gz", folder / "ct.nii.gz", folder / "pet.nii.gz")
     mri = _scan_mri(head.mr, to_ras, resolution, slice_distance, noise)
-    _write(*mri, paths.mri, "phantom T2w MRI, arbitrary units")
+    _write(mri, paths.mri, "phantom T2w MRI, arbitrary units")
     ct_spacing = 0.85 * resolution if ct_resolution is None else ct_resolution
-    _write(*_scan_ct(head.ct, to_ras, ct_spacing, noise), paths.ct, "phantom CT, Hounsfield units")
-    _write(*_scan_pet(head.pet, to_ras, noise), paths.pet, "phantom FDG-PET, Bq/ml")
+    _write(_scan_ct(head.ct, to_ras, ct_spacing, noise), paths.ct, "phantom CT, Hounsfield units")
+    _write(_scan_pet(head.pet, to_ras, noise), paths.pet, "phantom FDG-PET, Bq/ml")
     return paths
 
 
@@ -433,7 +433,8 @@ def _sampled(
     return affine_transform(head, step[:3, :3], step[:3, 3], output_shape=shape, order=1, cval=outside)
 
 
-def _write(voxels: NDArray, affine: NDArray[np.float64], path: Path, description: str) -> None:
+def _write(scan: tuple[NDArray, NDArray[np.float64]], path: Path, description: str) -> None:
+    voxels, affine = scan
     image = nib.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = description
