@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ddfm_monai._version import __version__
 from ddfm_monai.batch.folder import new_case_folder, write_marker
-from ddfm_monai.batch.run import check_folders
+from ddfm_monai.batch.run import check_folders, free_number
 from ddfm_monai.batch.two_series import FolderResult
 from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.dicom.read import AIR, DicomVolume, read_folder_series
@@ -105,7 +105,7 @@ def wrap_fused(
         base_to_second=flip_transform(np.linalg.inv(moved) @ _found(how)),
         registered=how["registration"] is not None,
         provenance=how,
-        series_number=(base.subseries.series_number or 90) * 100 + 1,
+        series_number=free_number(base.subseries.series_number, set()),
         created=datetime.now(),
     )
     with new_case_folder(target) as new:

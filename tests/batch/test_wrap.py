@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom.external import dciodvfy, needs, read_series
@@ -183,3 +184,13 @@ def test_an_old_pydicom_is_named_with_its_remedy(fused: Path, tmp_path: Path) ->
         for words in ("pydicom 2.4.4 is installed", 'pip install "ddfm-monai[dicom]"', "3D Slicer"):
             assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_series_number_stays_an_integer_string(base: DicomVolume, fused: Path, tmp_path: Path) -> None:
+    """30000000 gave 3000000001, which is above 2^31."""
+    for path in (tmp_path / "mr").iterdir():
+        ds = pydicom.dcmread(path)
+        ds.SeriesNumber = 30_000_000
+        ds.save_as(path)
+    wrap_fused(fused, tmp_path / "mr", tmp_path / "out")
+    assert {int(pydicom.dcmread(path).SeriesNumber) for path in (tmp_path / "out/grey").iterdir()} == {9001}
