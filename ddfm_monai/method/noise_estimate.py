@@ -32,7 +32,7 @@ __all__ = ["estimate_noise"]
 _WINDOW = 32  # pixels
 _QUIETEST = 0.05  # share of the windows
 _SLICES, _WINDOWS = 16, 8000  # so many are enough
-_FEWEST_WINDOWS, _FEW_WINDOWS = 12, 300
+_FEWEST_WINDOWS, _FEW_SLICES = 12, 4
 _DARKEST_TISSUE = 0.2  # of the brightest: what is darker may be the noise of a magnitude image in air
 _NEGLIGIBLE = 4.0  # grey levels²: power per frequency that nobody sees, and rounding
 
@@ -70,7 +70,7 @@ def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> N
     power = _quiet_power(windows)
     air = _air(grey)
     fit = _most_likely(power, air)
-    return fit.noise() if _is_noise(fit, air, len(windows)) else None
+    return fit.noise() if _is_noise(fit, air, len(grey)) else None
 
 
 # --- what is observed ------------------------------------------------------------------------------------------------
@@ -268,13 +268,13 @@ def _most_likely(power: Tensor, air: float, iterations: int = 200) -> _Fit:
     return _Fit(names[best], float(h[best, 0]), float(h[best, 1]), parts[:2].sum(0), parts[2:].sum(0))
 
 
-def _is_noise(fit: _Fit, air: float, windows: int) -> bool:
+def _is_noise(fit: _Fit, air: float, slices: int) -> bool:
     """Whether that is more than the texture of a clean picture.
 
-    One slice alone has too few quiet windows to tell: there air must show more of it, and if air is black, only noise
+    A few slices have too few quiet windows to tell: there air must show more of it, and if air is black, only noise
     that is finer than any texture counts.
     """
-    few = windows < _FEW_WINDOWS
+    few = slices < _FEW_SLICES
     if fit.sd > _TEXTURE and air > (_AIR_SHARE_OF_FEW if few else _AIR_SHARE) * fit.sd:
         return True
     share = _bands().count / _bands().count.sum()

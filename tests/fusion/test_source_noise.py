@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,7 @@ from ddfm_monai.cli.main import app
 from ddfm_monai.fusion.source_noise import as_cut, carried, noise_of
 from ddfm_monai.method import Noise
 from ddfm_monai.phantom import PhantomPaths, write_phantom
-from ddfm_monai.volumes import make_volume, plan_pair, read_source, read_volume
+from ddfm_monai.volumes import affine_of, make_volume, plan_pair, read_source, read_volume
 
 SIZE = {"resolution": 1.8, "slice_distance": 30.0, "ct_resolution": 0.9}  # CT pixels of half the width
 
@@ -69,8 +70,11 @@ def test_a_source_has_the_same_noise_however_it_is_stored(phantoms):
 
 
 def test_level_is_the_same_when_carried_along_and_when_found_there(phantoms):
-    """On the MRI's grid the CT's noise is what an estimate there finds."""
+    """On the MRI's grid, its slices nearer to each other, the CT's noise is what an estimate there finds."""
     mri, ct = (read_source(getattr(phantoms["scanner"], name), name) for name in ("mri", "ct"))
+    affine = affine_of(mri.volume) @ np.diag([1, 1, 0.1, 1])
+    grid = make_volume(torch.zeros(*mri.volume.shape[:3], 10 * mri.volume.shape[3]), affine)
+    mri = replace(mri, volume=grid, grey=grid)
     moved = ct.onto(mri)
     expected, found = carried(noise_of(ct), ct, mri, None), noise_of(moved)
     assert expected is not None and found is not None
