@@ -310,7 +310,7 @@ def _ct_scaling(volume: MetaTensor, sample: np.ndarray, limits: tuple[float, flo
             "ct", low, max(high, float(np.nextafter(low, np.inf))), "not in HU: smallest to 99.9th percentile"
         )
     body = sample[sample > 100]
-    offset = 1024.0 if sample.min() >= 0 and body.size and np.median(body) >= 800 else 0.0
+    offset = 1024.0 if sample.min() >= 0 and body.size and np.median(body) >= 800 and sample.max() > 1100 else 0.0
     how = f"HU + {offset:g}" if offset else "HU"
     scaling = _window(volume, (level, width), offset, sample, f"{name}, taken for {how}")
     doubt = f"taken for {how}, but neither air at -1000 nor soft tissue was found in it. Check that it is a CT in HU."
