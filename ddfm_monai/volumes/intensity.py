@@ -88,10 +88,6 @@ class Scaling:
             black_out(scaled, torch.eq(volume, self.background))
         return cast(_Tensor, scaled)
 
-    def invert(self, scaled: _Tensor) -> _Tensor:
-        """[0, 1] back to the volume's own units; what was clipped stays at the limits."""
-        return cast(_Tensor, (scaled * (self.high - self.low)).add_(self.low))
-
     def describe(self) -> dict[str, Any]:
         """A JSON-able account for the provenance file."""
         return {**asdict(self), "doubts": list(self.doubts)}
@@ -148,7 +144,7 @@ def _option(role: str) -> str:
 def _scaling(volume: MetaTensor, kind: str, limits: tuple[float, float] | None, sample: np.ndarray) -> Scaling:
     if volume.shape[0] == 3:
         return Scaling(kind, 0.0, 255.0, "colour, taken as it is: 0 to 255")
-    if _is_8bit(volume, sample):
+    if _is_8bit(volume, kind, sample):
         if kind == "ct" and limits is not None:
             raise _not_in_hu(volume, "8-bit values from 0 to 255")
         scaling = Scaling(kind, 0.0, 255.0, "8-bit values, taken as they are: 0 to 255")
@@ -217,8 +213,8 @@ def _solid(plane: np.ndarray) -> np.ndarray:
     return solid | ~np.isin(gaps, outside)
 
 
-def _is_8bit(volume: MetaTensor, sample: np.ndarray) -> bool:
-    """Whole numbers from 0 to 255 that fill the range of a byte.
+def _is_8bit(volume: MetaTensor, kind: str, sample: np.ndarray) -> bool:
+    """Whole numbers from 0 to 255 that fill the range of a byte, or that were said to be a picture.
 
     Counts up to 91 or an MRI up to 200 are whole numbers too. Where the file says that more than 8 bits are stored,
     only values that reach the end of the range count as a picture.
@@ -226,7 +222,7 @@ def _is_8bit(volume: MetaTensor, sample: np.ndarray) -> bool:
     if not (sample.min() >= 0 and 1 < sample.max() <= 255 and is_whole(sample)):
         return False
     bits = volume.meta.get("bitpix", 8)  # of a NIfTI header, as our reader and MONAI's keep it
-    return is_picture(volume) or sample.max() >= (_EIGHTH_BIT if int(bits) <= 8 else 250)
+    return kind == "picture" or is_picture(volume) or sample.max() >= (_EIGHTH_BIT if int(bits) <= 8 else 250)
 
 
 def _with_air(scaling: Scaling, air: Air | None) -> Scaling:
