@@ -115,9 +115,9 @@ def fuse_many(
                 begin(job)
                 started = time.monotonic()
                 result = _outcome(fuse, sources)
-                written, pending = pending, writer.submit(_write, job, result, started)
-                if written is not None:
-                    yield written.result()
+                if pending is not None:
+                    yield pending.result()
+                pending = writer.submit(_write, job, result, started)  # not before the caller has heard of the last
         except (Exception, KeyboardInterrupt):
             if pending is not None:
                 yield pending.result()  # is written all the same, so the caller hears of it before the error

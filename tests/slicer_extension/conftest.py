@@ -17,6 +17,14 @@ FAKE_WORKER = HERE / "fake_worker.py"
 sys.path[:0] = [str(EXTENSION / "DDFMFusion"), str(HERE)]
 
 
+@pytest.fixture(autouse=True)
+def package_stays_imported() -> Iterator[None]:
+    """The panel forgets the package after installing it; the other tests of this process need theirs back."""
+    kept = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "ddfm_monai"}
+    yield
+    sys.modules.update(kept)
+
+
 @pytest.fixture(scope="session")
 def slicer_session() -> Any:
     """slicer-core dressed up as Slicer's Python; with Qt where PySide6 is installed."""
