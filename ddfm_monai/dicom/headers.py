@@ -28,7 +28,7 @@ from ddfm_monai.dicom.attributes import plain_date
 from ddfm_monai.dicom.codes import FUSION, OWN_MODEL_NAME, OWN_SCHEME
 from ddfm_monai.dicom.errors import DicomError, Problem
 from ddfm_monai.dicom.geometry import Vector3
-from ddfm_monai.dicom.subseries import Patient
+from ddfm_monai.dicom.subseries import Patient, SeriesHeader
 
 __all__ = ["FrameHeader", "ImageHeader", "frame_group", "image_header", "open_dataset", "quiet_pydicom", "sniff"]
 
@@ -119,31 +119,19 @@ class FrameHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageHeader:
+class ImageHeader(SeriesHeader):
     """One image file.
 
-    ``frames`` is empty when ``problem`` says that the header cannot be used. The other fields are those of
-    :class:`~ddfm_monai.dicom.subseries.SubSeries`.
+    ``frames`` is empty when ``problem`` says that the header cannot be used.
     """
 
     path: Path
-    patient: Patient
     patient_key: str
     study_uid: str
     series_uid: str
-    sop_class_uid: str
     sop_instance_uid: str
-    frame_of_reference_uid: str
     instance_number: int | None
-    series_number: int | None
-    rows: int
-    columns: int
     photometric: str
-    t1_weighted: bool
-    three_d: bool
-    description: str
-    acquired: str
-    identity_removed: str
     own_output: bool
     frames: tuple[FrameHeader, ...]
     problem: Problem | None

@@ -67,7 +67,6 @@ class DicomVolume:
         subseries: what it was read from. ``subseries.slices[z]`` is slice z of the volume, unless its grid is uneven.
         headers: one Dataset per slice, in the order of Z, without pixels. Of a multi-frame object each is a flat
             header as of a single-frame image (see :func:`~ddfm_monai.dicom.flatten.flat_header`).
-        units: of the values: ``"HU"`` for CT, the attribute Units for PET (``"BQML"``...), ``""`` for MR and NM.
         lossy: a source file was compressed with loss, now or earlier.
         warnings: remarks from scan and reading.
     """
@@ -75,7 +74,6 @@ class DicomVolume:
     volume: MetaTensor
     subseries: SubSeries
     headers: tuple[Dataset, ...]
-    units: str
     lossy: bool
     warnings: tuple[Problem, ...]
 
@@ -137,13 +135,7 @@ def read_subseries(subseries: SubSeries, progress: ProgressCallback = silent) ->
         origin=subseries.origin.as_meta(),
         **({"pet": dose_of(headers)} if subseries.kind == "pet" else {}),
     )
-    return DicomVolume(volume, subseries, tuple(headers), _units(subseries, headers[0]), lossy, tuple(warnings))
-
-
-def _units(subseries: SubSeries, header: Dataset) -> str:
-    if subseries.kind == "ct":
-        return text(header, "RescaleType").upper() or "HU"
-    return text(header, "Units").upper() if subseries.kind == "pet" else ""
+    return DicomVolume(volume, subseries, tuple(headers), lossy, tuple(warnings))
 
 
 def _evenly(stack: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:

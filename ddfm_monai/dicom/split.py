@@ -137,7 +137,8 @@ def split_series(images: Sequence[ImageHeader], broken_beside: Sequence[Problem]
         group.entries.sort(key=lambda entry: (entry.height, entry.image.instance_number or 0, entry.frame.frame or 0))
         problem = next(iter([*whole_series, *conflicts, *_file_problems(group), *_own_problem(group)]), None)
         found.append(_subseries(group, name, problem, broken_beside))
-    return sorted(_excluded(found), key=lambda item: item.key)
+    orientations = [group.labels.get("Orientation", "") for group in groups]
+    return sorted(_excluded(found, orientations), key=lambda item: item.key)
 
 
 # ------------------------------------------------------------------------------------------------ copies
@@ -499,8 +500,16 @@ def _subseries(group: _Group, name: str, problem: Problem | None, broken_beside:
     if broken_beside:
         found = f"{len(broken_beside)} file(s) in the same folder cannot be read"
         warnings.append(Problem("W_BROKEN_NEIGHBOUR", found, broken_beside[0].path))
-    return _with_header(
-        first.image, name, tuple(map(_slice, group.entries)), grid, problem, tuple(warnings), first.frame
+    return SubSeries(
+        **first.image.shared(),
+        key=_key(first.image, name),
+        modality=MODALITY_OF_CLASS.get(first.image.sop_class_uid, ""),
+        slices=tuple(map(_slice, group.entries)),
+        grid=grid,
+        image_type=first.frame.image_type,
+        problem=problem,
+        exclusion=_own_output(first.image),
+        warnings=tuple(warnings),
     )
 
 
@@ -539,55 +548,40 @@ def _slice(entry: _Entry) -> Slice:
 def _unreadable(images: Sequence[ImageHeader], problem: Problem) -> SubSeries:
     """A series of which not one file has a usable header."""
     slices = tuple(Slice(image.path, image.sop_instance_uid, None, None, image.instance_number) for image in images)
-    return _with_header(images[0], "all", slices, None, problem, (), None)
-
-
-def _with_header(
-    image: ImageHeader,
-    name: str,
-    slices: tuple[Slice, ...],
-    grid: Grid | None,
-    problem: Problem | None,
-    warnings: tuple[Problem, ...],
-    frame: FrameHeader | None,
-) -> SubSeries:
     return SubSeries(
-        key=SeriesKey(image.patient_key, image.study_uid, image.series_uid, name),
-        patient=image.patient,
-        sop_class_uid=image.sop_class_uid,
-        modality=MODALITY_OF_CLASS.get(image.sop_class_uid, ""),
-        frame_of_reference_uid=image.frame_of_reference_uid,
+        **images[0].shared(),
+        key=_key(images[0], "all"),
+        modality=MODALITY_OF_CLASS.get(images[0].sop_class_uid, ""),
         slices=slices,
-        rows=image.rows,
-        columns=image.columns,
-        grid=grid,
-        image_type=frame.image_type if frame is not None else (),
-        t1_weighted=image.t1_weighted,
-        three_d=image.three_d,
-        series_number=image.series_number,
-        description=image.description,
-        acquired=image.acquired,
-        identity_removed=image.identity_removed,
+        grid=None,
+        image_type=(),
         problem=problem,
-        exclusion=Problem("S_OWN_OUTPUT", "it was written by ddfm_monai") if image.own_output else None,
-        warnings=warnings,
+        exclusion=_own_output(images[0]),
     )
+
+
+def _key(image: ImageHeader, name: str) -> SeriesKey:
+    return SeriesKey(image.patient_key, image.study_uid, image.series_uid, name)
+
+
+def _own_output(image: ImageHeader) -> Problem | None:
+    return Problem("S_OWN_OUTPUT", "it was written by ddfm_monai") if image.own_output else None
 
 
 # ------------------------------------------------------------------------------------------------ candidates
 
 
-def _excluded(found: list[SubSeries]) -> list[SubSeries]:
+def _excluded(found: list[SubSeries], orientations: list[str]) -> list[SubSeries]:
     """Mark what is no automatic candidate, looking at each sub-series and at its place in the series."""
     total = sum(len(item.slices) for item in found)
     largest = max(map(_places, found))
     by_orientation = Counter[str]()
-    for item in found:
-        by_orientation[_orientation_label(item)] += len(item.slices)
+    for item, orientation in zip(found, orientations, strict=True):
+        by_orientation[orientation] += len(item.slices)
     majority = max(by_orientation.values()) > total / 2
     marked = []
-    for item in found:
-        alone = by_orientation[_orientation_label(item)] <= total / 2
+    for item, orientation in zip(found, orientations, strict=True):
+        alone = by_orientation[orientation] <= total / 2
         exclusion = item.exclusion or _exclusion_by_type(item)
         if exclusion is None and alone and not majority:
             exclusion = Problem("S_SEVERAL_ORIENTATIONS", f"the series has {len(by_orientation)} orientations")
@@ -601,11 +595,6 @@ def _excluded(found: list[SubSeries]) -> list[SubSeries]:
         return marked
     warning = Problem("W_STRAY_SLICES", f"{strays} slices of the series were set apart")
     return [replace(item, warnings=(*item.warnings, warning)) if not item.exclusion else item for item in marked]
-
-
-def _orientation_label(item: SubSeries) -> str:
-    parts = item.key.subseries.split("|")
-    return next((part for part in parts if part.startswith("Orientation=")), "")
 
 
 def _places(item: SubSeries) -> int:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.dicom.geometry import Grid, Vector3
 from ddfm_monai.rules import Identity, Origin
 
-__all__ = ["Kind", "Patient", "SeriesKey", "Slice", "SubSeries"]
+__all__ = ["Kind", "Patient", "SeriesHeader", "SeriesKey", "Slice", "SubSeries"]
 
 Kind = Literal["mr", "ct", "pet", "spect"]
 
@@ -99,48 +99,61 @@ class Slice:
     copies: tuple[Path, ...] = ()
 
 
-@dataclass(frozen=True)
-class SubSeries:
-    """The slices of one volume and what is needed to choose, pair and read it.
+@dataclass(frozen=True, kw_only=True)
+class SeriesHeader:
+    """What every image of a series says of it.
 
     Args:
-        key: names it.
         patient: for pairing; never printed.
         sop_class_uid: SOP Class UID of all its instances.
-        modality: Modality (``"MR"``, ``"CT"``, ``"PT"`` or ``"NM"``).
         frame_of_reference_uid: Frame of Reference UID, ``""`` if absent.
-        slices: in volume order, along the slice normal (row direction x column direction); one for each plane of the
-            grid, unless it is uneven.
         rows, columns: matrix of one slice.
-        grid: the voxel grid; None when ``problem`` says why there is none.
-        image_type: Image Type of the first slice.
         t1_weighted: a guess from descriptions, sequence and times (MR only).
         three_d: MR Acquisition Type is 3D.
         series_number: Series Number, or None.
         description: Series Description. Free text, may hold patient data: not for logs.
         acquired: date and time of the study's or series' start, ``YYYYMMDDHHMMSS`` or ``""``.
         identity_removed: Patient Identity Removed: ``"YES"``, ``"NO"`` or ``""``.
-        problem: why it cannot be read as a volume (an ``E_`` code), or None.
-        exclusion: why it is no automatic candidate (an ``S_`` code), or None; a manifest may still name it.
-        warnings: remarks (``W_`` codes) known from the headers.
     """
 
-    key: SeriesKey
     patient: Patient = field(repr=False)
     sop_class_uid: str
-    modality: str
     frame_of_reference_uid: str
-    slices: tuple[Slice, ...] = field(repr=False)
     rows: int
     columns: int
-    grid: Grid | None
-    image_type: tuple[str, ...]
     t1_weighted: bool
     three_d: bool
     series_number: int | None
     description: str = field(repr=False)
     acquired: str
     identity_removed: str
+
+    def shared(self) -> dict[str, Any]:
+        """These attributes by name, for something else that has them."""
+        return {item.name: getattr(self, item.name) for item in fields(SeriesHeader)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubSeries(SeriesHeader):
+    """The slices of one volume and what is needed to choose, pair and read it.
+
+    Args:
+        key: names it.
+        modality: Modality (``"MR"``, ``"CT"``, ``"PT"`` or ``"NM"``).
+        slices: in volume order, along the slice normal (row direction x column direction); one for each plane of the
+            grid, unless it is uneven.
+        grid: the voxel grid; None when ``problem`` says why there is none.
+        image_type: Image Type of the first slice.
+        problem: why it cannot be read as a volume (an ``E_`` code), or None.
+        exclusion: why it is no automatic candidate (an ``S_`` code), or None; a manifest may still name it.
+        warnings: remarks (``W_`` codes) known from the headers.
+    """
+
+    key: SeriesKey
+    modality: str
+    slices: tuple[Slice, ...] = field(repr=False)
+    grid: Grid | None
+    image_type: tuple[str, ...]
     problem: Problem | None = None
     exclusion: Problem | None = None
     warnings: tuple[Problem, ...] = ()
