@@ -226,6 +226,17 @@ def test_mistyped_setting_stops_the_command_with_a_clear_last_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("setting", "value"), [("steps", "abc"), ("register", "affine"), ("samples", "0")])
+def test_an_impossible_override_ends_the_command_with_a_reason(
+    setting: str, value: str, settings: dict[str, Any], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    options = ["--config_file", str(CONFIG), "--reference", str(pair[0]), "--second", str(pair[1])]
+    failed = command(*options, *as_options({**settings, setting: value}), cwd=tmp_path)
+    assert failed.returncode != 0
+    last = failed.stderr.strip().splitlines()[-1]
+    assert setting in last and value in last
+
+
 @pytest.mark.parametrize("setting", ["infrer#steps", "inferer#no_such"])
 def test_mistyped_nested_setting_is_refused(setting: str, settings: dict[str, Any], pair: tuple[Path, Path]) -> None:
     with pytest.raises((RuntimeError, KeyError)) as caught:
