@@ -20,6 +20,7 @@ from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.fusion.chains import Chains
 from ddfm_monai.fusion.source_noise import as_cut, carried, describe_noise, noise_of
 from ddfm_monai.method import DDFMInferer
+from ddfm_monai.method.noise import Noise
 from ddfm_monai.priors import DEFAULT_PRIOR, Prior, as_prior
 from ddfm_monai.priors.precision import choose_precision
 from ddfm_monai.progress import Progress, ProgressCallback, silent
@@ -109,6 +110,86 @@ def fuse_volumes(
     if chosen.window is not None and "ct" not in (a.scaling.kind, b.scaling.kind):
         raise UsageError(f"window is {chosen.window!r}, but neither source is a CT (name it by --second-kind ct).")
     values = _values(a, b) if chosen.units == "suv" else None
+    met = _meet(a, b, chosen, progress)
+    b = met.second
+    keeps_colour = chosen.colour or (is_picture(a.volume) and (a.is_colour or b.is_colour))
+    coloured = colour_source(a, b) if keeps_colour else None
+
+    inferer = _make_inferer(chosen)
+    network = _place(prior, chosen)
+    foreground, plan = plan_pair(a, b, network.stride)
+    warnings = [*_told(a, b), *met.remarks, *_beyond_heads(foreground, plan.axis)]
+    source_noise = as_cut(met.noise[0], plan), as_cut(met.noise[1], plan)
+    chains = Chains(inferer, network, plan, source_noise, chosen.samples, chosen.batch_size, progress)
+    sampled = chains.fuse(a.grey, b.grey, foreground, b.seen)
+
+    provenance = {
+        "notice": NOTICE,
+        "software": _software(),
+        **_made_by(network, inferer, chosen),
+        "reference": {**a.describe(), "noise": met.accounts[0]},
+        "second": {**b.describe(), "noise": met.accounts[1], "overlap": round(met.overlap, 4)},
+        **({"values": values} if values else {}),
+        "registration": met.registration.describe() if met.registration else None,
+        "slices": {"axis": plan.axis, "total": plan.shape[plan.axis], "fused": len(plan.boxes)},
+        "voxels_brought_back_into_range": sampled.outside,
+        "colour": keeps_colour,
+        "warnings": warnings,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    fused = cast(MetaTensor, with_luma(coloured.rgb(), sampled.mean)) if coloured else sampled.mean
+    return FusionResult(
+        fused=in_space_of(fused, a.volume),
+        provenance=provenance,
+        uncertainty=None if sampled.deviation is None else in_space_of(sampled.deviation, a.volume),
+        registration=met.registration,
+        reference01=a.grey,
+        second01=b.grey,
+        second_before01=met.before,
+    )
+
+
+def _made_by(network: Prior, inferer: DDFMInferer, chosen: FusionSettings) -> dict[str, Any]:
+    """The part of the provenance that says which model made the result, and how."""
+    return {
+        "prior": {"name": network.name, "sha256": network.sha256},
+        "likelihood": {"name": inferer.likelihood.name, **inferer.likelihood.settings()},
+        "sampling": {
+            "steps": inferer.num_inference_steps,
+            "start_timestep": int(inferer.scheduler.model_timesteps[-1]),
+            "seed": chosen.seed,
+            "samples": chosen.samples,
+            "device": network.device.type,
+            "precision": str(network.precision).removeprefix("torch."),
+        },
+    }
+
+
+@dataclass(frozen=True)
+class _Met:
+    """The second source on the reference's grid, and what became of it on the way.
+
+    Args:
+        second: on the reference's grid.
+        before: the same as it lay, where a registration has moved it; else None.
+        registration: what was found, if it was asked for.
+        overlap: shared part of the smaller volume, 0..1.
+        noise: of the reference and of the second as they are now.
+        accounts: of the noise of both as they were read, JSON-able.
+        remarks: what a person should know.
+    """
+
+    second: Source
+    before: MetaTensor | None
+    registration: Registration | None
+    overlap: float
+    noise: tuple[Noise | None, Noise | None]
+    accounts: tuple[dict[str, Any] | None, dict[str, Any] | None]
+    remarks: list[str]
+
+
+def _meet(a: Source, b: Source, chosen: FusionSettings, progress: ProgressCallback) -> _Met:
+    """Bring the second source onto the reference's grid, by registration if asked for, and its noise with it."""
     remarks = _check_origins(a, b, chosen)
     registration = None
     if chosen.register == "rigid":
@@ -124,51 +205,7 @@ def fuse_volumes(
     moved = b.onto(a, transform)
     noise_moved = carried(noise_b, b, a, transform) if moved.resampled else noise_b
     accounts = describe_noise(noise_a, a), describe_noise(noise_b, b)
-    b = moved
-    keeps_colour = chosen.colour or (is_picture(a.volume) and (a.is_colour or b.is_colour))
-    coloured = colour_source(a, b) if keeps_colour else None
-
-    inferer = _make_inferer(chosen)
-    network = _place(prior, chosen)
-    foreground, plan = plan_pair(a, b, network.stride)
-    warnings = [*_told(a, b), *remarks, *_beyond_heads(foreground, plan.axis)]
-    source_noise = as_cut(noise_a, plan), as_cut(noise_moved, plan)
-    chains = Chains(inferer, network, plan, source_noise, chosen.samples, chosen.batch_size, progress)
-    sampled = chains.fuse(a.grey, b.grey, foreground, b.seen)
-
-    provenance = {
-        "notice": NOTICE,
-        "software": _software(),
-        "prior": {"name": network.name, "sha256": network.sha256},
-        "likelihood": {"name": inferer.likelihood.name, **inferer.likelihood.settings()},
-        "sampling": {
-            "steps": inferer.num_inference_steps,
-            "start_timestep": int(inferer.scheduler.model_timesteps[-1]),
-            "seed": chosen.seed,
-            "samples": chosen.samples,
-            "device": network.device.type,
-            "precision": str(network.precision).removeprefix("torch."),
-        },
-        "reference": {**a.describe(), "noise": accounts[0]},
-        "second": {**b.describe(), "noise": accounts[1], "overlap": round(overlap, 4)},
-        **({"values": values} if values else {}),
-        "registration": registration.describe() if registration else None,
-        "slices": {"axis": plan.axis, "total": plan.shape[plan.axis], "fused": len(plan.boxes)},
-        "voxels_brought_back_into_range": sampled.outside,
-        "colour": keeps_colour,
-        "warnings": warnings,
-        "seconds": round(time.monotonic() - started, 2),
-    }
-    fused = cast(MetaTensor, with_luma(coloured.rgb(), sampled.mean)) if coloured else sampled.mean
-    return FusionResult(
-        fused=in_space_of(fused, a.volume),
-        provenance=provenance,
-        uncertainty=None if sampled.deviation is None else in_space_of(sampled.deviation, a.volume),
-        registration=registration,
-        reference01=a.grey,
-        second01=b.grey,
-        second_before01=before,
-    )
+    return _Met(moved, before, registration, overlap, (noise_a, noise_moved), accounts, remarks)
 
 
 def _check_origins(a: Source, b: Source, chosen: FusionSettings) -> list[str]:
