@@ -34,6 +34,7 @@ from ddfm_monai.fusion.outputs import output_names, write_outputs
 from ddfm_monai.fusion.pairs import Pair, find_pairs, target_in
 from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
 from ddfm_monai.priors import DEFAULT_PRIOR, Prior, find_prior
+from ddfm_monai.priors.prior import ready
 from ddfm_monai.priors.weights_file import fill
 from ddfm_monai.progress import Progress, ProgressCallback
 from ddfm_monai.settings import FusionSettings
@@ -343,8 +344,7 @@ def load_network(
         UsageError: if the file is missing, has another hash, or does not fit the network.
     """
     digest = fill(network_def, *_packaged(Path(weights), sha256))
-    fast = network_def.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Prior(fast, name, digest).to(device).eval().requires_grad_(False)
+    return ready(network_def, name, digest).to(device)
 
 
 def _packaged(weights: Path, sha256: str) -> tuple[Path, str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ddfm_monai.errors import UsageError
-from ddfm_monai.method.foreign import check_scheduler, on_linear_schedule
+from ddfm_monai.method.foreign import on_linear_schedule
 from ddfm_monai.method.schedule import NUM_TRAIN_TIMESTEPS
 
 __all__ = ["Prior", "prior_of", "ready"]
@@ -106,11 +106,11 @@ class _OnSchedule(nn.Module):
 
     def __init__(self, network: nn.Module, scheduler: Any) -> None:
         super().__init__()
-        check_scheduler(scheduler)
-        self.network, self.scheduler = network, scheduler
+        self.network = network
+        self.epsilon = on_linear_schedule(network, scheduler)
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        return on_linear_schedule(self.network, self.scheduler)(x, timesteps)
+        return self.epsilon(x, timesteps)
 
 
 def ready(network: nn.Module, name: str, sha256: str) -> Prior:
