@@ -680,6 +680,11 @@ def test_reveal_shows_the_fused_volume_around_the_mouse(fused: Panel, views: Any
     from DDFMFusionLib.choices import CompareMode
     from vtk.util.numpy_support import vtk_to_numpy
 
+    colours = slicer.vtkMRMLColorLogic()  # the application has its colour tables before any volume
+    colours.SetMRMLScene(slicer.mrmlScene)
+    colours.AddDefaultColorNodes()
+    display = fused.widget.logic.getParameterNode().fusedVolume.GetDisplayNode()
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
     fused.widget.logic.getParameterNode().compareMode = CompareMode.REVEAL
     assert {row[2] for row in seen(views)} == {0.0}
     widget = views.sliceWidget("Red")
