@@ -202,7 +202,8 @@ def find_pairs(scan: ScanResult, options: PairingOptions | None = None) -> Pairi
             kinds = {kind: count for (patient, kind), count in of_a_kind.items() if patient == patients[item.key]}
             skipped.append(Skipped(_alone(item, kinds), item))
     closest, further = _closest_relations(possible)
-    pairs, not_chosen, ambiguous = _choose(closest, options.select)
+    left_out = [item.pair for item in (*skipped, *further) if item.pair is not None]
+    pairs, not_chosen, ambiguous = _choose(closest, options.select, left_out)
     return PairingResult(
         pairs=tuple(sorted(pairs, key=lambda pair: pair.case_id)),
         skipped=tuple(sorted([*skipped, *further, *not_chosen], key=_order)),
@@ -496,22 +497,32 @@ def _closest_relations(possible: list[Pair]) -> tuple[list[Pair], list[Skipped]]
     return kept, further
 
 
-def _choose(possible: list[Pair], select: Select) -> tuple[list[Pair], list[Skipped], list[Skipped]]:
-    """Pairs, pairs not chosen and ambiguous pairs, cluster by cluster of pairs that compete."""
+def _choose(
+    possible: list[Pair], select: Select, left_out: Sequence[Pair] = ()
+) -> tuple[list[Pair], list[Skipped], list[Skipped]]:
+    """Pairs, pairs not chosen and ambiguous pairs, cluster by cluster of pairs that compete.
+
+    Of ``left_out``, volumes that hold their place in one series with one of the cluster are candidates too: where a
+    series holds several acquisitions, that one of them overlaps more does not say which is meant. None of them is run.
+    """
     pairs: list[Pair] = []
     not_chosen: list[Skipped] = []
     ambiguous: list[Skipped] = []
     for cluster in _clusters(possible):
         ranked = sorted(cluster, key=_preference)
+        beside = sorted(
+            (pair for pair in left_out if any(_of_one_series(pair, other) for other in ranked)), key=_preference
+        )
         clear = len(ranked) == 1 or _preference(ranked[0]) < _preference(ranked[1])
-        if select == "all" or len(ranked) == 1:
+        if select == "all" or len(ranked) + len(beside) == 1:
             pairs.extend(ranked)
         elif select == "best" and clear:
             pairs.append(ranked[0])
             problem = Problem("S_NOT_CHOSEN", f"{len(ranked)} candidates, another one was preferred")
             not_chosen.extend(_skip(problem, pair) for pair in ranked[1:])
         else:
-            problem = Problem("S_AMBIGUOUS", f"{len(ranked)} candidates: {_listed(ranked)}")
+            found = f"{len(ranked) + len(beside)} candidates: {_listed([*ranked, *beside])}"
+            problem = Problem("S_AMBIGUOUS", found)
             ambiguous.extend(_skip(problem, pair) for pair in ranked)
     return pairs, not_chosen, ambiguous
 
@@ -529,6 +540,15 @@ def _clusters(pairs: list[Pair]) -> list[list[Pair]]:
 def _compete(first: Pair, second: Pair) -> bool:
     share = first.reference.key == second.reference.key or first.second.key == second.second.key
     return share and first.second.kind == second.second.kind
+
+
+def _of_one_series(left_out: Pair, possible: Pair) -> bool:
+    """Whether a pair lacks overlap alone, and differs from another only in the volume that it takes of a series."""
+    if not {problem.code for problem in left_out.obstacles} <= {"S_LITTLE_OVERLAP"}:
+        return False
+    keys = (left_out.reference.key, possible.reference.key), (left_out.second.key, possible.second.key)
+    different = [(one, other) for one, other in keys if one != other]
+    return len(different) == 1 and len({replace(key, subseries="") for key in different[0]}) == 1
 
 
 def _preference(pair: Pair) -> tuple[float, ...]:

@@ -160,9 +160,10 @@ EXPLANATIONS: dict[str, Explanation] = {
         "See the reasons listed; `ddfm dicom scan` lists every file.",
     ),
     "E_SEVERAL_SERIES": Explanation(
-        "The folder holds several series that can be read as volumes.",
+        "The folder holds several volumes: several series, or several acquisitions, echoes or phases in one.",
         "exactly one",
-        "Give a folder with one series, or use `ddfm dicom scan` and choose in the manifest.",
+        "Give a folder with one of them, or put both sources into one folder: `ddfm dicom scan FOLDER -o pairs.csv`, "
+        "set the status of the wanted row to 'run', then `ddfm dicom run FOLDER -o OUTPUT --pairs pairs.csv`.",
     ),
     # Pairing.
     **rules.EXPLANATIONS,

@@ -324,7 +324,8 @@ def _only_series(scan: ScanResult, path: Path) -> SubSeries:
     meant = [item for item in scan.subseries if item.exclusion is None and not _no_volume(item)]
     if len(meant) > 1:
         names = "; ".join(_described(item) for item in meant[:10])
-        raise Problem("E_SEVERAL_SERIES", f"{len(meant)} series: {names}", path).error()
+        what = "series" if len({item.key.series_uid for item in meant}) == len(meant) else "volumes"
+        raise Problem("E_SEVERAL_SERIES", f"{len(meant)} {what}: {names}", path).error()
     if meant:
         if meant[0].problem is not None:
             raise meant[0].problem.error()

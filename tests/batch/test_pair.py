@@ -326,6 +326,31 @@ def test_two_time_points_of_one_series_are_two_candidates(tmp_path: Path) -> Non
     assert "TemporalPositionIdentifier=1" in result.ambiguous[0].problem.text()
 
 
+@pytest.mark.parametrize("series_of", ["CT", "MR"])
+def test_an_acquisition_that_overlaps_less_is_a_candidate_too(series_of: str, tmp_path: Path) -> None:
+    """Which of two acquisitions is meant is not said by where they lie; one that lies elsewhere is none."""
+    kind, other = {"CT": (ct, mr), "MR": (mr, ct)}[series_of]
+    places = (3.0, -8.0, 21.0), (3.0, -8.0, 50.0), (3.0, -8.0, 90.0)
+    acquisitions = [kind(series=str(k), centre=centre, angle=0.0) for k, centre in enumerate(places)]
+    for number, made in enumerate(acquisitions, start=1):
+        for ds in made.datasets:
+            ds.SeriesInstanceUID = acquisitions[0].datasets[0].SeriesInstanceUID
+            ds.AcquisitionNumber = number
+    make(tmp_path, *acquisitions, other())
+    result = pairs_of(tmp_path)
+    assert result.pairs == ()
+    assert reasons(result) == ["E_NO_OVERLAP", "S_AMBIGUOUS", "S_LITTLE_OVERLAP"]
+    found = result.ambiguous[0].problem.found
+    assert found.startswith("2 candidates")
+    assert "AcquisitionNumber=1" in found
+    assert "AcquisitionNumber=2" in found
+    assert pairs_of(tmp_path, register="trust").pairs == (), "nor by vouching for coordinates"
+    for select in ("best", "all"):
+        (pair,) = pairs_of(tmp_path, select=select).pairs
+        chosen = pair.reference if series_of == "MR" else pair.second
+        assert chosen.key.subseries == "AcquisitionNumber=1"
+
+
 # ------------------------------------------------------------------------------------------------ manifest
 
 
