@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError
+from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError, of_system
 from ddfm_monai.progress import Progress
 
 __all__ = [
@@ -190,7 +190,11 @@ def _describe(error: BaseException) -> tuple[str, str, int]:
         return "E_CANCELLED", "The work was cancelled; nothing was written.", ExitCode.INTERRUPTED
     if isinstance(error, DDFMError):
         return error.code, str(error), ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ALL_FAILED
-    return "E_INTERNAL", f"{type(error).__name__}: {error}", ExitCode.INTERNAL
+    known = of_system(error)
+    if known is not None:
+        return known.code, str(known), ExitCode.ALL_FAILED
+    # what its text says may be a patient's
+    return "E_INTERNAL", f"a fault of the program: {type(error).__name__}; see its standard error", ExitCode.INTERNAL
 
 
 @contextlib.contextmanager

@@ -183,7 +183,8 @@ def test_an_error_is_told_and_raised() -> None:
         (InputError("x"), "E_INPUT", 5),
         (Cancelled("x"), "E_CANCELLED", 130),
         (KeyboardInterrupt(), "E_CANCELLED", 130),
-        (OSError(28, "No space left on device"), "E_INTERNAL", 1),
+        (OSError(28, "No space left on device"), "E_DISK", 5),
+        (KeyError("DOE^JANE"), "E_INTERNAL", 1),
     ],
 )
 def test_exit_codes_in_error_events(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import lru_cache
@@ -197,7 +198,8 @@ def run_case(job: CaseJob, progress: ProgressCallback = silent) -> CaseOutcome:
         raise
     except BaseException as error:  # SystemExit too: one case must not end the batch
         failure = describe_failure(error, job.pair, job.show_phi)
-        write_log(log, failure)
+        with suppress(OSError):  # on a full disk the report is what is left to tell it
+            write_log(log, failure)
         outcome = CaseOutcome.of(job.pair, "failed", code=failure.code, message=failure.message)
     return replace(outcome, seconds=round(time.monotonic() - started, 2))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ddfm_monai.batch.pair import Pair
 from ddfm_monai.dicom.errors import DicomError, Problem
-from ddfm_monai.errors import DDFMError
+from ddfm_monai.errors import DDFMError, is_out_of_memory, traceback_without_values
 
 __all__ = ["Failure", "describe_failure", "write_log"]
 
@@ -54,7 +54,7 @@ def _as_known(error: BaseException) -> DDFMError:
     """An error of this package that says the same as ``error``."""
     if isinstance(error, DDFMError):
         return error
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return Problem("E_OUT_OF_MEMORY", "the memory did not suffice for one slice or the volumes").error()
     if isinstance(error, OSError):
         return Problem("E_DISK", f"reading or writing failed: {error.strerror or type(error).__name__}").error()
@@ -80,10 +80,4 @@ def _without_paths(message: str, pair: Pair) -> str:
 def _details(error: BaseException, show_phi: bool) -> str:
     if show_phi:
         return "".join(traceback.format_exception(error))
-    lines = []
-    cause: BaseException | None = error
-    while cause is not None:
-        lines.extend(traceback.format_tb(cause.__traceback__))
-        lines.append(f"{type(cause).__name__} (its text may name the patient; run with --show-phi to see it)\n")
-        cause = cause.__cause__ or cause.__context__
-    return "".join(lines)
+    return traceback_without_values(error)

@@ -10,7 +10,8 @@ from ddfm_monai.batch.lock import output_lock
 from ddfm_monai.batch.pair import Pair, PairingResult, Skipped, patients_of
 from ddfm_monai.batch.report import BatchReport, write_report
 from ddfm_monai.dicom.scan import ScanResult
-from ddfm_monai.errors import UsageError
+from ddfm_monai.errors import UsageError, is_out_of_memory
+from ddfm_monai.files import check_folder_takes_files
 from ddfm_monai.progress import ProgressCallback, silent
 
 __all__ = [
@@ -147,7 +148,7 @@ def left_out(pairing: PairingResult, scan: ScanResult) -> list[CaseOutcome]:
 
 
 def check_folders(source: Path, out: Path) -> None:
-    """Refuse an output folder that is, holds, or lies in the input folder (``E_INSIDE_INPUT``).
+    """Refuse an output folder that is, holds, or lies in the input folder (``E_INSIDE_INPUT``), or cannot be written.
 
     A scan would find the results again, and the input is never written into.
     """
@@ -157,6 +158,7 @@ def check_folders(source: Path, out: Path) -> None:
             f"{out}: the output folder must lie neither inside the input folder nor around it. Choose another folder.",
             "E_INSIDE_INPUT",
         )
+    check_folder_takes_files(out)
 
 
 def check_settings(settings: CaseSettings, here: bool = True) -> None:
@@ -184,6 +186,8 @@ def check_settings(settings: CaseSettings, here: bool = True) -> None:
     except ValueError as error:
         raise UsageError(str(error)) from None
     except (RuntimeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"device {settings.device!r} cannot be used here ({reason}). Use --device cpu.") from None
 

@@ -7,6 +7,7 @@ Nothing heavy is imported here: each command imports torch, MONAI and the rest i
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 import typer
 
 from ddfm_monai._version import __version__
-from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError
+from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError, of_system, traceback_without_values
 
 app = typer.Typer(
     name="ddfm",
@@ -32,7 +33,10 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", "-V", "-v", callback=_version, is_eager=True, help="Print the version."
+    ),
+    show_phi: bool = typer.Option(False, "--show-phi", help="Let a fault of the program quote file headers."),
 ) -> None:
     pass
 
@@ -58,13 +62,26 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort, Cancelled):
         typer.echo("Interrupted: nothing half-written was left behind.", err=True)
         return ExitCode.INTERRUPTED
-    except DDFMError as error:
-        typer.echo(f"ddfm: {error}", err=True)
-        return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ALL_FAILED
+    except BrokenPipeError:  # the reader of our output has gone, as "| head" does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return ExitCode.INTERRUPTED
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "show"):  # click's own usage errors
             error.show()
             return int(error.exit_code)
-        traceback.print_exc()
-        return ExitCode.INTERNAL
+        known = error if isinstance(error, DDFMError) else of_system(error)
+        typer.echo(f"ddfm: {known}" if known else _unforeseen(error, "--show-phi" in arguments), err=True)
+        if known is None:
+            return ExitCode.INTERNAL
+        return ExitCode.USAGE if isinstance(known, UsageError) else ExitCode.ALL_FAILED
     return int(code or 0)
+
+
+def _unforeseen(error: Exception, show_phi: bool) -> str:
+    """A fault of the program for whoever mends it: where it happened. Its text may quote a header, and so a patient."""
+    if show_phi:
+        return "".join(traceback.format_exception(error))
+    return (
+        f"{traceback_without_values(error)}ddfm: a fault of the program: {type(error).__name__}, at the place above. "
+        "To see all that it says, put --show-phi before the command: ddfm --show-phi fuse ..."
+    )

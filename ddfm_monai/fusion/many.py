@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ddfm_monai.errors import Cancelled, DDFMError, InputError, UsageError
-from ddfm_monai.fusion.outputs import write_outputs
+from ddfm_monai.errors import Cancelled, DDFMError, UsageError, of_system
+from ddfm_monai.fusion.outputs import check_fits, write_outputs
 from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
 from ddfm_monai.priors import Prior
 from ddfm_monai.progress import Progress, ProgressCallback, silent
@@ -101,10 +101,11 @@ def fuse_many(
             read_source(job.second, "second", settings.second_kind, settings.window),
         )
 
-    def fuse(sources: Callable[[], tuple[Source, Source]]) -> FusionResult:
+    def fuse(job: Job, sources: Callable[[], tuple[Source, Source]]) -> FusionResult:
         progress(Progress("read", 0, 1))
         both = sources()
         progress(Progress("read", 1, 1))
+        check_fits(job.target, both[0])
         taken(*both)
         return inspect(fuse_volumes(*both, prior=prior, settings=settings, progress=progress))
 
@@ -114,7 +115,7 @@ def fuse_many(
             for job, sources in read_ahead(jobs, read):
                 begin(job)
                 started = time.monotonic()
-                result = _outcome(fuse, sources)
+                result = _outcome(fuse, job, sources)
                 if pending is not None:
                     yield pending.result()
                 pending = writer.submit(_write, job, result, started)  # not before the caller has heard of the last
@@ -132,15 +133,16 @@ def _outcome(work: Callable[..., FusionResult], *arguments: Any) -> FusionResult
         return work(*arguments)
     except _STOPS_ALL:
         raise
-    except DDFMError as error:
-        return error
-    except OSError as error:
-        return _of_file(error)
+    except Exception as error:
+        return _of_pair(error)
 
 
-def _of_file(error: OSError) -> InputError:
-    name = error.filename or "a file"
-    return InputError(f"{name}: {error.strerror or error}. Check the file and try again.", "E_FILE")
+def _of_pair(error: Exception) -> DDFMError:
+    """An error of ours or of the system; what nobody foresaw is raised again."""
+    known = error if isinstance(error, DDFMError) else of_system(error)
+    if known is None:
+        raise error
+    return known
 
 
 def _write(job: Job, result: FusionResult | DDFMError, started: float) -> Done:
@@ -150,8 +152,6 @@ def _write(job: Job, result: FusionResult | DDFMError, started: float) -> Done:
         outputs = write_outputs(result, job.target)
     except _STOPS_ALL:
         raise
-    except DDFMError as error:
-        return Done(job, error=error)
-    except OSError as error:
-        return Done(job, error=_of_file(error))
+    except Exception as error:
+        return Done(job, error=_of_pair(error))
     return Done(job, outputs, result.provenance, round(time.monotonic() - started, 2))

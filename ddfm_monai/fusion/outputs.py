@@ -13,16 +13,29 @@ from ddfm_monai.files import atomic_group
 from ddfm_monai.fusion.picture import registration_picture, save_picture
 from ddfm_monai.fusion.pipeline import FusionResult
 from ddfm_monai.settings import FusionSettings
-from ddfm_monai.volumes import PICTURE_SUFFIXES, WRITABLE_SUFFIXES, stem_of, suffix_of, write_volume
+from ddfm_monai.volumes import PICTURE_SUFFIXES, WRITABLE_SUFFIXES, Source, stem_of, suffix_of, write_volume
 
-__all__ = ["check_target", "output_names", "write_outputs", "write_registration_picture"]
+__all__ = ["check_fits", "check_target", "output_names", "write_outputs", "write_registration_picture"]
 
 
 def check_target(target: Path) -> None:
     """Raise UsageError if no volume can be written under this name."""
+    if target.is_dir():
+        raise UsageError(f"{target}: is a folder. Name the file: {target / 'fused.nii.gz'}", "E_SUFFIX")
     if suffix_of(target) not in WRITABLE_SUFFIXES:
         raise UsageError(
             f"{target}: its ending names no format that can be written. Use one of {', '.join(WRITABLE_SUFFIXES)}.",
+            "E_SUFFIX",
+        )
+
+
+def check_fits(target: Path, reference: Source) -> None:
+    """Raise UsageError if a result of several slices is to be a picture: known once the reference is read."""
+    slices = reference.volume.shape[3]
+    if suffix_of(target) in PICTURE_SUFFIXES and slices > 1:
+        raise UsageError(
+            f"{target}: a picture holds one slice, and the result has {slices}. Name a volume: "
+            f"{target.with_name(stem_of(target) + '.nii.gz')} (a picture of it is written beside it).",
             "E_SUFFIX",
         )
 
@@ -78,7 +91,7 @@ def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
         ),
         check=result.check is not None,
     )
-    with atomic_group(target.parent) as folder:
+    with atomic_group(target.parent, target) as folder:
         write_volume(result.fused, folder / target.name)
         (folder / names["provenance"].name).write_text(json.dumps(result.provenance, indent=2) + "\n")
         if "preview" in names:

@@ -16,7 +16,7 @@ from torch import nn
 
 from ddfm_monai import rules
 from ddfm_monai._version import __version__
-from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.errors import InputError, UsageError, is_out_of_memory
 from ddfm_monai.fusion.chains import Chains
 from ddfm_monai.fusion.source_noise import as_cut, carried, describe_noise, noise_of
 from ddfm_monai.method import DDFMInferer
@@ -304,6 +304,8 @@ def _place(prior: nn.Module | str | Path, chosen: FusionSettings) -> Prior:
         loaded = as_prior(prior)
         return loaded.on(device, choose_precision(chosen.precision, device))
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
             f"device is {chosen.device!r}, which cannot be used here ({reason}). Use --device cpu."

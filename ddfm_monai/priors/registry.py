@@ -7,6 +7,7 @@ whose SHA-256 differs from the recorded one is refused.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import urllib.request
@@ -20,7 +21,7 @@ import torch
 from torch import nn
 
 from ddfm_monai.errors import UsageError
-from ddfm_monai.files import atomic_path, sha256_of
+from ddfm_monai.files import atomic_path, check_folder_takes_files, sha256_of
 from ddfm_monai.priors.adm_unet import ADMUNet
 from ddfm_monai.priors.expert_unet import ExpertUNet
 from ddfm_monai.priors.prior import Prior, prior_of, ready
@@ -42,6 +43,8 @@ DEFAULT_PRIOR = "medical"
 """What is used unless another one is asked for."""
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"ADMUNet": ADMUNet, "ExpertUNet": ExpertUNet, "SliceUNet": SliceUNet}
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _IMAGENET_CONFIG = {
     "image_size": 256,
@@ -119,7 +122,7 @@ def find_prior(name_or_path: str | Path) -> PriorCard:
             "E_PRIOR_UNKNOWN",
         )
     if not path.is_file():
-        raise UsageError(f"{path}: no such weight file.", "E_PRIOR_MISSING")
+        raise UsageError(f"{path}: no such weight file. Check the path.", "E_PRIOR_MISSING")
     config = path.with_suffix(".json")
     if not config.is_file():
         raise UsageError(
@@ -178,10 +181,13 @@ def download_prior(name: str, report: Callable[[int, int], None] = lambda done, 
         raise UsageError(f"{name}: nothing to download. Known are: {', '.join(known_priors())}.", "E_PRIOR_UNKNOWN")
     if card.path.is_file() and sha256_of(card.path) == card.sha256:
         return card.path
+    check_folder_takes_files(card.path.parent, int(card.about.get("bytes", 0)))
     with atomic_path(card.path) as temporary:
         try:
             _fetch(card.url, temporary, report)
         except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise
             raise UsageError(
                 f"{card.url}: cannot be downloaded ({error}). Fetch it by other means and put it at {card.path}.",
                 "E_PRIOR_DOWNLOAD",

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from ddfm_monai.errors import UsageError
+from ddfm_monai.errors import UsageError, is_out_of_memory
 from ddfm_monai.files import sha256_of
 
 __all__ = ["fill"]
@@ -47,6 +47,8 @@ def fill(network: nn.Module, path: Path, sha256: str = "") -> str:
     try:
         network.load_state_dict(weights.get("ema", weights))
     except (RuntimeError, AttributeError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(f"{path}: the weights do not fit their network ({reason}).", "E_PRIOR_CONFIG") from None
     return digest
@@ -61,5 +63,7 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for broken or unsafe pickles
+        if isinstance(error, OSError) or is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"{path}: cannot be read as plain weights ({reason}).", "E_PRIOR_FILE") from None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from monai.data.meta_tensor import MetaTensor
 
-from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.errors import InputError, UsageError, of_system
 from ddfm_monai.files import atomic_path
 from ddfm_monai.volume import check_affine, check_values, make_volume
 from ddfm_monai.volumes.formats import itk, nifti, picture
@@ -128,5 +130,7 @@ def _check_file(path: Path) -> None:
             f"{_names(READABLE_SUFFIXES)}, or a folder with a DICOM series.{hint}",
             "E_SUFFIX",
         )
+    if not os.access(path, os.R_OK):
+        raise InputError(str(of_system(OSError(errno.EACCES, ""), path)), "E_FILE")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes). Copy or export it again.", "E_EMPTY_FILE")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ddfm_monai.errors import InputError
+from ddfm_monai.errors import InputError, of_system
 
 __all__ = ["Contents", "check_opaque", "spatial_shape", "to_byte", "unreadable"]
 
@@ -16,7 +16,9 @@ Contents = tuple[np.ndarray, np.ndarray, dict[str, Any]]
 
 
 def unreadable(path: Path, what: str, error: Exception | None = None) -> InputError:
-    """The error for a file that its library cannot read."""
+    """The error for a file that its library, or the system, cannot read."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return InputError(str(of_system(error, path)), "E_FILE")
     reason = str(error).strip().splitlines() if error else []
     detail = f" ({reason[-1].strip(' -')})" if reason else ""
     return InputError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from ddfm_monai.volumes.formats.common import Contents, check_opaque, spatial_sh
 __all__ = ["SUFFIXES", "read", "to_sitk", "write"]
 
 _SCREEN = threading.Lock()
+_HARDLY_ANY = 100_000  # bytes
 _METAIO = re.compile(rb"Meta(Image|Object): |   ideal = |\w+ required and not defined|Uncompress failed")
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -115,7 +118,17 @@ def write(volume: MetaTensor, temporary: Path, path: Path, description: str) -> 
     """Float32 grey or 8-bit RGB, compressed."""
     image = to_sitk(volume)
     image.SetMetaData("description", description)
-    sitk.WriteImage(image, str(temporary), useCompression=True)
+    try:
+        with _quiet():
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+    except RuntimeError as error:
+        raise _refused(error, temporary) from error
+
+
+def _refused(error: RuntimeError, path: Path) -> OSError:
+    """What the system says of a file that ITK could not write: ITK itself does not always pass it on."""
+    is_full = "No space left" in str(error) or shutil.disk_usage(path.parent).free < _HARDLY_ANY
+    return OSError(errno.ENOSPC if is_full else errno.EIO, os.strerror(errno.EIO), str(path))
 
 
 def to_sitk(volume: MetaTensor) -> sitk.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,6 +126,8 @@ class Registration:
         """Write an ITK transform file (``.tfm``, fixed to moving, LPS mm), as 3D Slicer and ANTs read it."""
         with atomic_path(Path(path)) as temporary:
             sitk.WriteTransform(self.transform, str(temporary))
+            if temporary.stat().st_size == 0:  # ITK does not tell that the disk is full
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def describe(self) -> dict[str, Any]:
         """A JSON-able account for the provenance file."""
