@@ -96,7 +96,7 @@ def _connect(scheduler: str, resources: Mapping[str, float]) -> Iterator[Client]
         from distributed import Client
     except ImportError:
         raise UsageError(
-            "--scheduler needs Dask, which is not installed. Run: pip install 'ddfm-monai[cluster]'"
+            '--scheduler needs Dask, which is not installed. Run: pip install "dask[distributed]"'
         ) from None
     kind, _, rest = scheduler.partition(":")
     if kind == "local" and rest.isdigit() and int(rest) > 0:

@@ -56,7 +56,7 @@ def _check_pydicom() -> None:
     if not major.isdecimal() or int(major) < _OLDEST_PYDICOM:
         raise UsageError(
             f"pydicom {found} is installed; DICOM needs pydicom {_OLDEST_PYDICOM} or newer. Install it with: "
-            'pip install "ddfm-monai[dicom]". In 3D Slicer, update to 5.12 or newer, which brings it along.',
+            'pip install "pydicom>=3". In 3D Slicer, update to 5.12 or newer, which brings it along.',
             "E_PYDICOM",
         )
 

@@ -135,8 +135,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     "E_DECODER": Explanation(
         "The Transfer Syntax (compression) cannot be decoded with what is installed.",
         "an uncompressed syntax, RLE, or a JPEG family syntax with its decoder installed",
-        "Run: pip install 'ddfm-monai[dicom]' (python-gdcm, pylibjpeg, pylibjpeg-openjpeg, pyjpegls), or export "
-        "uncompressed.",
+        "Run: pip install python-gdcm pylibjpeg pylibjpeg-openjpeg pyjpegls. Or export uncompressed.",
     ),
     "E_MODALITY_LUT": Explanation(
         "The values are defined by a Modality LUT Sequence instead of Rescale Slope and Rescale Intercept.",

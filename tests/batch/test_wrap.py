@@ -181,7 +181,7 @@ def test_an_old_pydicom_is_named_with_its_remedy(fused: Path, tmp_path: Path) ->
     ):
         done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=False)
         assert done.returncode == ExitCode.USAGE
-        for words in ("pydicom 2.4.4 is installed", 'pip install "ddfm-monai[dicom]"', "3D Slicer"):
+        for words in ("pydicom 2.4.4 is installed", 'pip install "pydicom>=3"', "3D Slicer"):
             assert words in done.stderr
         assert "Traceback" not in done.stderr
 
