@@ -30,7 +30,8 @@ ARROWS = {
     "priors": {"method"},
     "dicom": _DATA,
     "volumes": _DATA | {"dicom"},  # a folder with a series is read there
-    "fusion": _BELOW_FUSION,
+    "viewer": _DATA | {"volumes"},
+    "fusion": _BELOW_FUSION | {"viewer"},
     "training": {"volumes", "priors", "method"},
     "metrics": _DATA | {"volumes", "dicom"},
     "phantom": set(),
@@ -128,7 +129,7 @@ def test_no_machine_is_named() -> None:
     hosts.append("registry.npm" + "js.org")
     homes = re.compile(r"(?<![\w.])/(?:ro" + r"ot|ho" + r"me/\w+|wo" + r"rk|Us" + r"ers/\w+)/[\w.]")
     for path in tracked_files():
-        if path.suffix in {".npz", ".png", ".pt", ".safetensors", ".icns", ".ico"}:
+        if path.suffix in {".npz", ".png", ".pt", ".safetensors", ".icns", ".ico", ".gz"}:
             continue
         text = path.read_text(errors="replace")
         assert not any(host in text for host in hosts), f"{path.relative_to(ROOT)} names a package registry"

@@ -25,7 +25,7 @@ def demo(
     """Write an MRI, a CT and a PET of a digital head and fuse MRI and CT through the MONAI bundle.
 
     The MRI shows an oedema that the CT does not show, the CT a calcification that the MRI does not show; the fused
-    volume shows both. Ends with the paths of all files.
+    volume shows both. Ends with the paths of all files; the page opens in a web browser.
     """
     from rich.console import Console
     from rich.progress import Progress as Bar
@@ -62,12 +62,14 @@ def run_demo(
     Raises:
         UsageError: if there are results already, and ``overwrite`` is not given.
     """
-    from ddfm_monai.files import check_writable_target
+    from ddfm_monai.files import atomic_path, check_writable_target
     from ddfm_monai.fusion.outputs import output_names
+    from ddfm_monai.fusion.page import with_page
     from ddfm_monai.fusion.picture import save_picture
     from ddfm_monai.phantom import write_phantom
+    from ddfm_monai.volumes import read_source
 
-    results = output_names(folder / "mri_fused.nii.gz")
+    results = output_names(folder / "mri_fused.nii.gz", page=True)
     for path in results.values():
         check_writable_target(path, overwrite)
     sources = write_phantom(folder, **(phantom or {}))
@@ -82,6 +84,9 @@ def run_demo(
     # once more, with planes through the lesions
     sources01_and_fused = result.reference01, result.second01, result.fused
     save_picture(results["preview"], *sources01_and_fused, ("MRI", "CT", "Fused"), _through_lesions())
+    both = read_source(sources.mri, "reference"), read_source(sources.ct, "second")
+    with atomic_path(results["page"]) as temporary:
+        temporary.write_text(str(with_page(result, *both, _through_lesions()).page), encoding="utf-8")
     return {"mri": sources.mri, "ct": sources.ct, "pet": sources.pet, **results}
 
 

@@ -37,6 +37,7 @@ def fuse(
     prior: str = PRIOR,
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace existing results."),
     check: bool = typer.Option(False, "--check", help="Also write a map of where to look at the sources."),
+    html: bool = typer.Option(False, "--html", help="Also write an HTML page to compare result and sources."),
     json_lines: bool = typer.Option(False, "--json", help="Speak JSON lines on standard output (docs/protocol.md)."),
     settings: FusionSettings = typer.Option(None),
 ) -> int:
@@ -52,14 +53,16 @@ def fuse(
         if _is_dicom_output(reference, output):
             if check:
                 raise UsageError(f"{output}: --check writes a volume beside a volume. Name a file: fused.nii.gz.")
+            if html:
+                raise UsageError(f"{output}: --html writes a page beside a volume. Name a file: fused.nii.gz.")
             return _fuse_series(reference, second, output, prior, settings, overwrite, host)
         jobs, lonely = _find_jobs(reference, second, output)
         _say_what_is_left_out(lonely, (reference, second), len(jobs), host)
         if not jobs:
             host.say(f"{reference}, {second}: no file names in common; nothing to do.")
             return ExitCode.NOTHING_TO_DO
-        _check_targets(jobs, settings, overwrite, check)
-        return _fuse_jobs(jobs, prior, settings, host, check)
+        _check_targets(jobs, settings, overwrite, check, html)
+        return _fuse_jobs(jobs, prior, settings, host, check, html)
 
 
 # --- which files -----------------------------------------------------------------------------------------------------
@@ -94,13 +97,13 @@ def _is_dicom_output(reference: Path, output: Path) -> bool:
     return reference.is_dir() and not volumes_in(reference) and suffix_of(output) not in WRITABLE_SUFFIXES
 
 
-def _check_targets(jobs: list[Job], settings: FusionSettings, overwrite: bool, check: bool) -> None:
+def _check_targets(jobs: list[Job], settings: FusionSettings, overwrite: bool, check: bool, html: bool) -> None:
     from ddfm_monai.files import check_writable_target
     from ddfm_monai.fusion.outputs import check_target, output_names
 
     for job in jobs:
         check_target(job.target)
-        for path in output_names(job.target, settings, check).values():
+        for path in output_names(job.target, settings, check, html).values():
             if path.resolve() in (job.reference.resolve(), job.second.resolve()):
                 raise UsageError(f"{path}: is a source; sources are never written to. Choose another output.")
             check_writable_target(path, overwrite)
@@ -109,7 +112,7 @@ def _check_targets(jobs: list[Job], settings: FusionSettings, overwrite: bool, c
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
-def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Host, check: bool) -> int:
+def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Host, check: bool, html: bool) -> int:
     from ddfm_monai.fusion.many import fuse_many
     from ddfm_monai.priors import load_prior
 
@@ -124,7 +127,14 @@ def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Hos
 
     failed = 0
     for done in fuse_many(
-        jobs, load_prior(prior), settings, begin=begin, taken=host.taken, inspect=inspect, progress=host.progress
+        jobs,
+        load_prior(prior),
+        settings,
+        begin=begin,
+        taken=host.taken,
+        inspect=inspect,
+        page=html,
+        progress=host.progress,
     ):
         if done.error is None:
             if done.provenance["registration"]:

@@ -42,7 +42,7 @@ def _root(
 
 
 # Each command module has `register(app)`.
-for _module in ("fuse", "demo", "evaluate", "dicom", "prior", "bundle"):
+for _module in ("fuse", "view", "demo", "evaluate", "dicom", "prior", "bundle"):
     importlib.import_module(f"ddfm_monai.cli.{_module}").register(app)
 
 

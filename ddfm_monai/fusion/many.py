@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from ddfm_monai.errors import Cancelled, DDFMError, UsageError, of_system
 from ddfm_monai.fusion.outputs import check_fits, write_outputs
+from ddfm_monai.fusion.page import with_page
 from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
 from ddfm_monai.priors import Prior
 from ddfm_monai.progress import Progress, ProgressCallback, silent
@@ -76,6 +77,7 @@ def fuse_many(
     begin: Callable[[Job], None] = lambda job: None,
     taken: Callable[[Source, Source], None] = lambda reference, second: None,
     inspect: Callable[[FusionResult], FusionResult] = lambda result: result,
+    page: bool = False,
     progress: ProgressCallback = silent,
 ) -> Iterator[Done]:
     """Fuse pair after pair and write each result whole.
@@ -86,6 +88,7 @@ def fuse_many(
         begin: told which job is fused now.
         taken: told what its sources were taken for, before they are fused.
         inspect: given each result before it is written; gives what is to be written.
+        page: also make an HTML page to look at each.
         progress: of the job that is fused now.
 
     Yields:
@@ -107,7 +110,8 @@ def fuse_many(
         progress(Progress("read", 1, 1))
         check_fits(job.target, both[0])
         taken(*both)
-        return inspect(fuse_volumes(*both, prior=prior, settings=settings, progress=progress))
+        result = inspect(fuse_volumes(*both, prior=prior, settings=settings, progress=progress))
+        return with_page(result, *both) if page else result
 
     with ThreadPoolExecutor(1) as writer:
         pending: Future[Done] | None = None

@@ -40,12 +40,14 @@ def check_fits(target: Path, reference: Source) -> None:
         )
 
 
-def output_names(target: Path, settings: FusionSettings | None = None, check: bool = False) -> dict[str, Path]:
+def output_names(
+    target: Path, settings: FusionSettings | None = None, check: bool = False, page: bool = False
+) -> dict[str, Path]:
     """Role to path of every file that :func:`write_outputs` makes for a fused volume at ``target``.
 
     The roles are ``fused``, ``provenance``; ``preview`` unless the result is itself a picture; ``uncertainty`` for
     several samples; ``transform`` and ``registration_picture`` after a registration; ``check`` for a result that was
-    checked.
+    checked; ``page`` for one with an HTML page to look at it.
     """
     chosen = settings or FusionSettings()
     suffix = suffix_of(target)
@@ -60,6 +62,8 @@ def output_names(target: Path, settings: FusionSettings | None = None, check: bo
         names["registration_picture"] = target.with_name(f"{stem}_registration.png")
     if check:
         names["check"] = target.with_name(f"{stem}_check{suffix}")
+    if page:
+        names["page"] = target.with_name(f"{stem}.html")
     return names
 
 
@@ -90,6 +94,7 @@ def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
             register="none" if result.registration is None else "rigid",
         ),
         check=result.check is not None,
+        page=result.page is not None,
     )
     with atomic_group(target.parent, target) as folder:
         write_volume(result.fused, folder / target.name)
@@ -105,4 +110,6 @@ def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
             # A picture has no values but its grey levels: 85, 170 and 255 for the three flags.
             flags = result.check / 3 if suffix_of(target) in PICTURE_SUFFIXES else result.check
             write_volume(cast(MetaTensor, flags), folder / names["check"].name)
+        if result.page is not None:
+            (folder / names["page"].name).write_text(result.page, encoding="utf-8")
     return names

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
 from PIL import Image, ImageDraw, ImageFont
@@ -14,8 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import atomic_path
 from ddfm_monai.volumes import affine_of, is_picture, make_volume, spacing_of
+from ddfm_monai.volumes.grids import nearest_ras
 
-__all__ = ["registration_picture", "save_picture"]
+__all__ = ["informative_point", "registration_picture", "save_picture"]
 
 _BACKGROUND = (13, 16, 22)
 _PANEL = (0, 0, 0)
@@ -78,7 +78,8 @@ def save_picture(
     if len({tuple(volume.shape[1:]) for volume in volumes}) != 1:
         shapes = ", ".join(" x ".join(str(n) for n in volume.shape[1:]) for volume in volumes)
         raise InputError(f"{path}: the three volumes have different shapes ({shapes}); expected one grid.", "E_SHAPES")
-    arrays, affine = _to_ras(volumes)
+    turned = [nearest_ras(volume) for volume in volumes]
+    arrays, affine = [array for array, _ in turned], turned[0][1]
     shape = arrays[0].shape[1:]
     overviews, steps = _overviews(arrays)
     box = _visible_box(overviews, steps, shape)
@@ -104,6 +105,16 @@ def save_picture(
     _draw_footer(draw, canvas.size, affine, centre if lettered else None)
     with atomic_path(Path(path)) as temporary:
         canvas.save(temporary, format="PNG", optimize=True)
+
+
+def informative_point(volumes: Sequence[MetaTensor]) -> tuple[float, float, float]:
+    """RAS mm, where a reference, a second source and their fusion on one grid show and differ most."""
+    turned = [nearest_ras(volume) for volume in volumes]
+    arrays, affine = [array for array, _ in turned], turned[0][1]
+    overviews, steps = _overviews(arrays)
+    index = _informative_point(overviews, steps, _visible_box(overviews, steps, arrays[0].shape[1:]))
+    x, y, z = (affine @ [*index, 1.0])[:3].tolist()
+    return x, y, z
 
 
 def registration_picture(
@@ -134,17 +145,6 @@ def _checkerboard(first: MetaTensor, second: MetaTensor) -> MetaTensor:
     i, j, k = (np.arange(size) // tile for size, tile in zip(first.shape[1:], tiles, strict=True))
     turn = (i[:, None, None] + j[:, None] + k) % 2 == 1
     return make_volume(np.where(turn, second.cpu().numpy(), first.cpu().numpy()), affine_of(first))
-
-
-def _to_ras(volumes: Sequence[MetaTensor]) -> tuple[list[np.ndarray], np.ndarray]:
-    """The arrays (views, no copies) with axes nearest to R, A, S, and the affine that goes with them."""
-    affine = affine_of(volumes[0])
-    orientation = nib.io_orientation(affine)
-    arrays = []
-    for volume in volumes:
-        channels_last = np.moveaxis(volume.as_tensor().detach().cpu().numpy(), 0, -1)
-        arrays.append(np.moveaxis(nib.apply_orientation(channels_last, orientation), -1, 0))
-    return arrays, affine @ nib.orientations.inv_ornt_aff(orientation, volumes[0].shape[1:])
 
 
 def _overviews(arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
@@ -12,7 +13,7 @@ from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.rules import LEAST_OVERLAP
 from ddfm_monai.volume import affine_of, grid_of, is_picture, make_volume, name_of, space_meta
 
-__all__ = ["check_overlap", "index_mapping", "overlap_fraction", "resample_to", "same_grid"]
+__all__ = ["check_overlap", "index_mapping", "nearest_ras", "overlap_fraction", "resample_to", "same_grid"]
 
 _ORDERS = {"nearest": 0, "linear": 1}
 _SLAB_VOXELS = 1 << 22  # resampling works in slabs so that its index arithmetic stays small
@@ -21,6 +22,15 @@ _SLAB_VOXELS = 1 << 22  # resampling works in slabs so that its index arithmetic
 def same_grid(first: MetaTensor, second: MetaTensor) -> bool:
     """True where every voxel of one lies on its counterpart, to a hundredth of a voxel."""
     return space.same_grid(grid_of(first), grid_of(second))
+
+
+def nearest_ras(volume: MetaTensor) -> tuple[np.ndarray, np.ndarray]:
+    """``(C, X', Y', Z')`` with the axes turned to those of R, A, S next to them (a view), and the affine of that."""
+    affine = affine_of(volume)
+    orientation = nib.io_orientation(affine)
+    channels_last = np.moveaxis(volume.as_tensor().detach().cpu().numpy(), 0, -1)
+    turned = np.moveaxis(nib.apply_orientation(channels_last, orientation), -1, 0)
+    return turned, affine @ nib.orientations.inv_ornt_aff(orientation, tuple(volume.shape[1:]))
 
 
 def overlap_fraction(first: MetaTensor, second: MetaTensor, transform: np.ndarray | None = None) -> float:

@@ -26,7 +26,7 @@ def test_demo_fuses_the_phantom_and_both_lesions_survive(tmp_path: Path) -> None
         tmp_path / "demo", phantom={"resolution": 2.5, "slice_distance": 7.0}, device="cpu", progress=seen.append
     )
     assert [role for role, path in files.items() if path.stat().st_size > 0] == [
-        "mri", "ct", "pet", "fused", "provenance", "preview",
+        "mri", "ct", "pet", "fused", "provenance", "preview", "page",
     ]  # fmt: skip
     assert seen[-1].stage == "fuse"
     assert seen[-1].done == seen[-1].total
