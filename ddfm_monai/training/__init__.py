@@ -18,6 +18,7 @@ from ddfm_monai.training.objective import (
     VelocityInferer,
     prepare_noisy,
 )
+from ddfm_monai.training.rendering import LabelMap, read_label_maps, render_slices, reslice, training_slices
 from ddfm_monai.training.sampling import PriorSampler, WriteSlicesd
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ExponentialMovingAverage",
     "ExportAtEnd",
     "GradientClipping",
+    "LabelMap",
     "LearningRate",
     "NoisePredictionError",
     "NoisePrepareBatch",
@@ -40,7 +42,11 @@ __all__ = [
     "export_prior",
     "load_weights",
     "prepare_noisy",
+    "read_label_maps",
     "read_slices",
+    "render_slices",
+    "reslice",
     "to_network",
+    "training_slices",
     "write_report",
 ]

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
@@ -39,26 +39,38 @@ def read_slices(dataset_dir: str | Path | None) -> Slices:
         UsageError: the folder does not exist or holds no NIfTI volume.
         InputError: a volume cannot be read, is not three-dimensional or has values that are not finite.
     """
-    if not dataset_dir:
-        raise UsageError("No data. Pass a folder of NIfTI volumes as --dataset_dir.", "E_NO_DATA")
-    folder = Path(dataset_dir)
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder. Pass a folder of NIfTI volumes as --dataset_dir.", "E_NO_DATA")
     slices: Slices = {}
-    found = (p for p in folder.rglob("*") if p.name.endswith((".nii", ".nii.gz")))
-    for path in sorted(p for p in found if not p.name.startswith("._")):  # macOS leaves those
-        pixels = _read_grey(path)
-        if pixels is not None:
-            modality, grey = _to_grey_levels(pixels, path)
+    for path in nifti_files(dataset_dir, "--dataset_dir"):
+        volume = read_lps(path)
+        if volume is not None:
+            modality, grey = to_grey_levels(volume[0], path)
             planes = [np.ascontiguousarray(grey[:, :, k].T) for k in range(grey.shape[2])]
             slices.setdefault(modality, []).extend(s for s in planes if s.max() > _BACKGROUND)
     if not any(slices.values()):
-        raise UsageError(f"{folder}: no grey NIfTI volume (.nii, .nii.gz) with any signal in it.", "E_NO_DATA")
+        raise UsageError(f"{dataset_dir}: no grey NIfTI volume (.nii, .nii.gz) with any signal in it.", "E_NO_DATA")
     return slices
 
 
-def _read_grey(path: Path) -> np.ndarray | None:
-    """One volume ``(X, Y, Z)`` in LPS order, or None where it is a colour volume."""
+def nifti_files(folder: str | Path | None, option: str) -> list[Path]:
+    """The NIfTI files under a folder, sorted; ``option`` is how the folder is given on the command line.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not folder:
+        raise UsageError(f"No data. Pass a folder of NIfTI volumes as {option}.", "E_NO_DATA")
+    if not Path(folder).is_dir():
+        raise UsageError(f"{folder}: no such folder. Pass a folder of NIfTI volumes as {option}.", "E_NO_DATA")
+    found = (p for p in Path(folder).rglob("*") if p.name.endswith((".nii", ".nii.gz")))
+    return sorted(p for p in found if not p.name.startswith("._"))  # macOS leaves those
+
+
+def read_lps(path: Path) -> tuple[np.ndarray, tuple[float, float, float]] | None:
+    """One volume ``(X, Y, Z)`` in LPS order and its spacing in mm, or None where it is a colour volume.
+
+    Raises:
+        InputError: it cannot be read, is not three-dimensional or has values that are not finite.
+    """
     try:
         image: Any = nib.load(path)
         if image.get_data_dtype().fields is not None:
@@ -72,10 +84,11 @@ def _read_grey(path: Path) -> np.ndarray | None:
             "E_SHAPE",
         )
     to_lps = ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "P", "S")))
-    return np.ascontiguousarray(apply_orientation(pixels, to_lps))
+    sizes = nib.affines.voxel_sizes(image.affine @ inv_ornt_aff(to_lps, image.shape))
+    return np.ascontiguousarray(apply_orientation(pixels, to_lps)), (float(sizes[0]), float(sizes[1]), float(sizes[2]))
 
 
-def _to_grey_levels(pixels: np.ndarray, path: Path) -> tuple[str, np.ndarray]:
+def to_grey_levels(pixels: np.ndarray, path: Path) -> tuple[str, np.ndarray]:
     """The modality, and the values as uint8."""
     from ddfm_monai.volumes import choose_scaling, guess_kind  # imports SimpleITK
 

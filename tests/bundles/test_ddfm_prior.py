@@ -97,6 +97,21 @@ def test_a_resumed_training_goes_on_exactly(data: Path, tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], rest[name]) for name in whole)
 
 
+def test_it_trains_from_label_maps_alone_and_beside_volumes(data: Path, tmp_path: Path) -> None:
+    labels = np.zeros((40, 44, 40), np.uint8)
+    for margin, label in ((4, 255), (7, 24), (10, 3), (14, 2)):  # FreeSurfer's numbers, in nested boxes
+        labels[margin:-margin, margin:-margin, margin:-margin] = label
+    (tmp_path / "labels").mkdir()
+    nib.save(nib.Nifti1Image(labels, np.diag([-4.0, -4, 4, 1])), tmp_path / "labels" / "head.nii.gz")
+    where = {"labels_dir": str(tmp_path / "labels"), "rendered": {"mr": 2, "ct": 1}}
+    for name, dataset in (("alone", None), ("both", str(data))):
+        settings = {**TINY, "iterations": 10, "iterations_per_epoch": 10, "dataset_dir": dataset, **where}
+        workflow("train.json", output_dir=str(tmp_path / name), **settings).run()
+    alone, both = (json.loads((tmp_path / n / "prior.json").read_text())["card"] for n in ("alone", "both"))
+    assert alone["training_slices"] == {"ct": 1, "mr": 2}
+    assert both["training_slices"] == {"ct": 5, "mr": 6}
+
+
 def test_all_configs_describe_one_network() -> None:
     networks = [
         json.loads((BUNDLE / "configs" / f"{name}.json").read_text())["network_def"]
@@ -118,7 +133,8 @@ def test_evaluate_reports_the_error_of_the_trained_weights(data: Path, tmp_path:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dataset_dir": None}, "--dataset_dir"),
+        ({"dataset_dir": None}, "--labels_dir"),
+        ({"labels_dir": "absent"}, "absent: no such folder"),
         ({"dataset_dir": "absent"}, "absent: no such folder"),
         ({"resume": "absent.pt"}, "absent.pt: no such checkpoint"),
         ({"learnign_rate": 1.0}, "did you mean 'learning_rate'"),
