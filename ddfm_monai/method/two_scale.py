@@ -17,7 +17,8 @@ As in the paper each Laplace is a Gaussian whose variance has an exponential pri
 variance, so that a choice between the sources does not alternate from pixel to pixel. The E-step's expectation of its
 inverse is proportional to one over the residual of ``f̃0`` around; the hyper-parameters of the two sources are taken to
 be equal, so they cancel. The M-step is then a mean per pixel, weighted by w (or v) times these expectations, within the
-range that f may not leave. The base of f is a hidden variable and persists from step to step, as u does in the paper:
+range that f may not leave. Single pixels that stick out further than any of the sources' are taken back at the end
+(:mod:`ddfm_monai.method.lone_pixels`). The base of f is a hidden variable and persists from step to step, as u does in the paper:
 what the network changes in f, it changes in the details.
 
 Noise: a source is a clean image plus noise with a power spectrum (:mod:`ddfm_monai.method.noise`). The clean image is
@@ -38,6 +39,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddfm_monai.method.lone_pixels import limit_lone_pixels, lone_pixels
 from ddfm_monai.method.luma import MEAN_GREY
 from ddfm_monai.method.noise import Denoiser
 
@@ -58,6 +60,7 @@ class _State:
     low: Tensor  # what the result may not leave; -1 both where it is background, a both outside b's field of view
     high: Tensor
     background: Tensor
+    lone: tuple[Tensor, ...]  # how far single pixels may stick out of their neighbours
     f_base: Tensor  # base of f, from the last M-step
     responsibility: tuple[Tensor, Tensor]  # of the first source for base and detail, from the last E-step
     outside: Tensor | None = None  # pixels that the last step had to bring back into the range
@@ -157,6 +160,7 @@ class TwoScaleEM:
             low=low,
             high=high,
             background=background,
+            lone=lone_pixels(a, b),
             noise=(sd_a, sd_b),
             f_base=_mean(base, w),
             responsibility=(w, v),
@@ -191,8 +195,8 @@ class TwoScaleEM:
         return sum(terms, torch.zeros_like(f)).sum((1, 2, 3))
 
     def finish(self, f: Tensor, state: _State) -> Tensor:
-        """The last estimate is the result; a draw may have left the range."""
-        return torch.minimum(torch.maximum(f, state.low), state.high)
+        """The last estimate is the result, less single pixels that neither source has; a draw may have left the range."""
+        return limit_lone_pixels(f.clamp(state.low, state.high), state.lone).clamp(state.low, state.high)
 
     def _base(self, image: Tensor) -> Tensor:
         """G: the guided filter of an image by itself, with Gaussian windows."""
