@@ -8,6 +8,7 @@ sticks out along a line (row, column, both diagonals) by the smaller of its two 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,10 +26,9 @@ def lone_pixels(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
 def limit_lone_pixels(image: Tensor, allowed: tuple[Tensor, ...]) -> Tensor:
     """Pixels that stick out by more than ``allowed`` (of :func:`lone_pixels`) give way to it, (B, 1, H, W)."""
     for _ in range(_ROUNDS):
-        lows, highs = zip(*((low - most, high + most) for (low, high), most in zip(_lines(image), allowed, strict=True)))
-        low, high = lows[0], highs[0]
-        for other_low, other_high in zip(lows[1:], highs[1:], strict=True):
-            low, high = low.maximum(other_low), high.minimum(other_high)
+        low, high = torch.full_like(image, -torch.inf), torch.full_like(image, torch.inf)
+        for (darker, brighter), most in zip(_lines(image), allowed, strict=True):
+            low, high = low.maximum(darker - most), high.minimum(brighter + most)
         # Lines that contradict each other (a saddle) meet in the middle.
         image = image.clamp(low, high).where(low <= high, (low + high) / 2)
     return image

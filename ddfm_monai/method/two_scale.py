@@ -18,8 +18,8 @@ variance, so that a choice between the sources does not alternate from pixel to 
 inverse is proportional to one over the residual of ``f̃0`` around; the hyper-parameters of the two sources are taken to
 be equal, so they cancel. The M-step is then a mean per pixel, weighted by w (or v) times these expectations, within the
 range that f may not leave. Single pixels that stick out further than any of the sources' are taken back at the end
-(:mod:`ddfm_monai.method.lone_pixels`). The base of f is a hidden variable and persists from step to step, as u does in the paper:
-what the network changes in f, it changes in the details.
+(:mod:`ddfm_monai.method.lone_pixels`). The base of f is a hidden variable and persists from step to step, as u does in
+the paper: what the network changes in f, it changes in the details.
 
 Noise: a source is a clean image plus noise with a power spectrum (:mod:`ddfm_monai.method.noise`). The clean image is
 one more hidden variable; its expectation is what the prior is made for, and it is found by sampling of its own before
@@ -195,7 +195,7 @@ class TwoScaleEM:
         return sum(terms, torch.zeros_like(f)).sum((1, 2, 3))
 
     def finish(self, f: Tensor, state: _State) -> Tensor:
-        """The last estimate is the result, less single pixels that neither source has; a draw may have left the range."""
+        """The last estimate less single pixels that neither source has; a draw may have left the range."""
         return limit_lone_pixels(f.clamp(state.low, state.high), state.lone).clamp(state.low, state.high)
 
     def _base(self, image: Tensor) -> Tensor:
