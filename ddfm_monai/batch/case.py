@@ -134,6 +134,7 @@ class CaseOutcome:
         message: for people; without patient data unless asked for.
         patient_key, study_uid, reference_series_uid, reference_subseries, second_series_uid, second_subseries: the
             sources.
+        kinds: of the reference and the second, for people; empty where no pair was run.
         relation: how the sources' coordinates relate.
         overlap: shared part of the smaller volume, 0..1, once both lie in one space.
         covered: part of the reference's voxels that the second reaches, 0..1; outside it the result shows the reference
@@ -155,6 +156,7 @@ class CaseOutcome:
     reference_subseries: str = ""
     second_series_uid: str = ""
     second_subseries: str = ""
+    kinds: str = ""
     relation: str = ""
     overlap: float | None = None
     covered: float | None = None
@@ -177,6 +179,7 @@ class CaseOutcome:
             reference_subseries=reference.subseries,
             second_series_uid=second.series_uid,
             second_subseries=second.subseries,
+            kinds=f"{pair.reference.kind.upper()} + {pair.second.kind.upper()}",
             relation=pair.relation,
             **more,
         )
@@ -239,7 +242,7 @@ def derive(
 ) -> dict[str, Any]:
     """Fuse two volumes and write the series of the result into a folder: ``grey``, ``colour``, ``registration.dcm``.
 
-    ``registration.png`` shows the two before and after it.
+    ``preview.png`` shows sources and result, ``registration.png`` the two before and after it.
 
     Returns:
         The record of the case (JSON-able): provenance, outputs, overlap, covered part, warnings.
@@ -258,6 +261,7 @@ def derive(
     remarks = [problem.code for problem in (*reference.warnings, *second.warnings, *pair.warnings)]
     remarks += [warning.partition(":")[0] for warning in result.provenance["warnings"] if warning.startswith("W_")]
     outputs = [_output(series) for series in _write_series(result, derivation, pair, settings, folder)]
+    _picture(result, pair, folder / "preview.png")
     if result.registration is not None:
         uid = write_registration(derivation, folder / "registration.dcm")
         _picture_registration(result, folder / "registration.png")
@@ -276,6 +280,13 @@ def derive(
         "outputs": outputs,
         "provenance": result.provenance,
     }
+
+
+def _picture(result: FusionResult, pair: Pair, path: Path) -> None:
+    from ddfm_monai.fusion.picture import save_picture  # torch and MONAI: not for the scan
+
+    titles = (pair.reference.kind.upper(), pair.second.kind.upper(), "Fused")
+    save_picture(path, result.reference01, result.second01, result.fused, titles)
 
 
 def _picture_registration(result: FusionResult, path: Path) -> None:

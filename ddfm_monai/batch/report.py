@@ -1,4 +1,4 @@
-"""What became of a batch: report.json and report.csv, the numbers of a summary, and the exit code."""
+"""What became of a batch: report.json, report.csv and report.html, the numbers of a summary, and the exit code."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 
 from ddfm_monai._version import __version__
 from ddfm_monai.batch.case import CaseOutcome
+from ddfm_monai.dicom.errors import EXPLANATIONS
 from ddfm_monai.errors import ExitCode
 from ddfm_monai.files import atomic_path
+from ddfm_monai.pages import Case, index_page, thumbnail
 
-__all__ = ["BatchReport", "write_report"]
+__all__ = ["BatchReport", "write_page", "write_report"]
 
 NOTICE = "Results are not for diagnostic use."
 
@@ -70,6 +72,42 @@ def write_report(report: BatchReport, folder: Path, name: str = "report") -> Non
         writer = csv.writer(file)
         writer.writerow(field.name for field in fields(CaseOutcome))
         writer.writerows(_row(outcome) for outcome in report.outcomes)
+
+
+def write_page(report: BatchReport, folder: Path, name: str = "report") -> None:
+    """Write ``NAME.html``: a row with a picture for each case that was run, then what was left out.
+
+    It carries its pictures, so it is written when a batch ends, not after every case.
+    """
+    ran = [_case(outcome, folder) for outcome in report.outcomes if outcome.kinds]
+    left_out = [_case(outcome, folder) for outcome in report.outcomes if not outcome.kinds]
+    ran.sort(key=lambda case: case.status != "failed")
+    with atomic_path(folder / f"{name}.html") as temporary:
+        text = index_page("Fused DICOM series", [f"{report.summary()}."], ran, left_out)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _case(outcome: CaseOutcome, folder: Path) -> Case:
+    """A row of the page: no header values but the keys that the table has too."""
+    made = folder / (outcome.case_id or "-")
+    shown = made / "preview.png"
+    how = [outcome.relation] if outcome.relation else []
+    how += [f"overlap {100 * outcome.overlap:.0f} %"] if outcome.overlap is not None else []
+    how += [" x ".join(map(str, outcome.shape))] if outcome.shape else []
+    how += [f"{outcome.seconds:.1f} s"] if outcome.seconds else []
+    told = {text.partition(":")[0] for text in outcome.remarks}
+    codes = [f"{code}: {EXPLANATIONS[code].what}" for code in outcome.warnings if code in EXPLANATIONS]
+    reasons = [f"{outcome.code}: {outcome.message}"] if outcome.code else []
+    pages = {"viewer": f"{outcome.case_id}.html", "picture": shown.name, "registration": "registration.png"}
+    return Case(
+        outcome.case_id or outcome.patient_key,
+        outcome.status,
+        [text for text in (outcome.kinds, outcome.patient_key) if text],
+        how,
+        [*reasons, *outcome.remarks, *(text for text in codes if text.partition(":")[0] not in told)],
+        thumbnail(shown),
+        [(text, f"{made.name}/{name}") for text, name in pages.items() if (made / name).is_file()],
+    )
 
 
 def _row(outcome: CaseOutcome) -> list[object]:

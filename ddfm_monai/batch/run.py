@@ -8,7 +8,7 @@ from pathlib import Path
 from ddfm_monai.batch.case import CaseJob, CaseOutcome, CaseSettings, Status, run_case
 from ddfm_monai.batch.lock import output_lock
 from ddfm_monai.batch.pair import Pair, PairingResult, Skipped, patients_of
-from ddfm_monai.batch.report import BatchReport, write_report
+from ddfm_monai.batch.report import BatchReport, write_page, write_report
 from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.errors import UsageError, is_out_of_memory
 from ddfm_monai.files import check_folder_takes_files
@@ -48,8 +48,8 @@ def run_batch(
     """Run all jobs; a case that fails is reported and the others go on.
 
     ``report.json`` and ``report.csv`` in ``out`` are written anew after every case, so that they are right whenever the
-    batch is stopped. Rows stand in the order of ``jobs``, then of ``left_out``, whoever ran them and whenever they
-    were done.
+    batch is stopped, and ``report.html`` when it ends or is interrupted. Rows stand in the order of ``jobs``, then of
+    ``left_out``, whoever ran them and whenever they were done.
 
     Args:
         jobs: from :func:`plan_jobs`.
@@ -72,10 +72,13 @@ def run_batch(
 
     with output_lock(out, f".{report_name}.lock"):
         write_report(report(), out, report_name)
-        for outcome in (runner or one_after_the_other())(jobs):
-            done[outcome.case_id] = outcome
-            write_report(report(), out, report_name)
-            on_outcome(outcome)
+        try:
+            for outcome in (runner or one_after_the_other())(jobs):
+                done[outcome.case_id] = outcome
+                write_report(report(), out, report_name)
+                on_outcome(outcome)
+        finally:
+            write_page(report(), out, report_name)
     return report()
 
 

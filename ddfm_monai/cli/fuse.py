@@ -62,7 +62,8 @@ def fuse(
             host.say(f"{reference}, {second}: no file names in common; nothing to do.")
             return ExitCode.NOTHING_TO_DO
         _check_targets(jobs, settings, overwrite, check, html)
-        return _fuse_jobs(jobs, prior, settings, host, check, html)
+        with _index(output, jobs, lonely, host) as failures:
+            return _fuse_jobs(jobs, prior, settings, host, check, html, failures)
 
 
 # --- which files -----------------------------------------------------------------------------------------------------
@@ -112,7 +113,32 @@ def _check_targets(jobs: list[Job], settings: FusionSettings, overwrite: bool, c
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
-def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Host, check: bool, html: bool) -> int:
+@contextmanager
+def _index(output: Path, jobs: list[Job], lonely: list[Path], host: _Host) -> Iterator[dict[Path, str]]:
+    """For folders, write the index page whatever ends the work; yields where failures are noted: target to reason."""
+    from ddfm_monai.fusion.index import INDEX, write_index
+
+    failures: dict[Path, str] = {}
+    try:
+        yield failures
+    finally:
+        if output.is_dir() and any(job.target.exists() or job.target in failures for job in jobs):
+            page = write_index(output, jobs, failures, lonely)
+            if page is None:
+                host.say(f"{output / INDEX}: is no page of ddfm's and was left as it is; the overview was not written.")
+            elif not host.events:
+                host.say(f"overview: {page}")
+
+
+def _fuse_jobs(
+    jobs: list[Job],
+    prior: str,
+    settings: FusionSettings,
+    host: _Host,
+    check: bool,
+    html: bool,
+    failures: dict[Path, str],
+) -> int:
     from ddfm_monai.fusion.many import fuse_many
     from ddfm_monai.priors import load_prior
 
@@ -125,7 +151,6 @@ def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Hos
     def inspect(result: FusionResult) -> FusionResult:
         return _checked(result, host) if check else result
 
-    failed = 0
     for done in fuse_many(
         jobs,
         load_prior(prior),
@@ -147,10 +172,10 @@ def _fuse_jobs(jobs: list[Job], prior: str, settings: FusionSettings, host: _Hos
         elif len(jobs) == 1:
             raise done.error
         else:
-            failed += 1
+            failures[done.job.target] = str(done.error)
             host.failed(done.error)
-    if failed:
-        return ExitCode.ALL_FAILED if failed == len(jobs) else ExitCode.SOME_FAILED
+    if failures:
+        return ExitCode.ALL_FAILED if len(failures) == len(jobs) else ExitCode.SOME_FAILED
     return ExitCode.DONE
 
 

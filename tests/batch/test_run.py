@@ -83,7 +83,7 @@ def test_every_case_gets_a_folder_and_a_row(source: Path, settings: CaseSettings
         assert float(row["overlap"]) > 0.8
         assert 0.8 < float(row["covered"]) < 1  # the CT is not tilted as the MR is
     assert tree(source) == before, "the input was touched"
-    assert sorted(path.name for path in out.iterdir()) == sorted([*told, "report.csv", "report.json"])
+    assert sorted(path.name for path in out.iterdir()) == sorted([*told, "report.csv", "report.html", "report.json"])
     if os.name != "nt":
         assert (out.stat().st_mode & 0o777, (out / told[0]).stat().st_mode & 0o777) == (0o700, 0o700)
 
@@ -198,7 +198,7 @@ def test_stopping_leaves_nothing_half_written(source: Path, settings: CaseSettin
         run_batch(jobs, [], out, one_after_the_other(stop_in_the_second))
     document = json.loads((out / "report.json").read_text())
     assert document["counts"] == {"ok": 1, "pending": 2}
-    expected = [jobs[0].pair.case_id, "report.csv", "report.json"]
+    expected = [jobs[0].pair.case_id, "report.csv", "report.html", "report.json"]
     assert sorted(path.name for path in out.iterdir()) == sorted(expected)
     assert run_batch(jobs, [], out).counts() == {"resumed": 1, "ok": 2}
 

@@ -25,7 +25,7 @@ def small(tiny_prior_path: Path) -> dict[str, Any]:
 def test_writes_the_series_of_a_case(small: dict[str, Any], tmp_path: Path) -> None:
     save_pair(tmp_path, "PT", **SMALL)
     result = fuse_folders(tmp_path / "mr", tmp_path / "pt", tmp_path / "out", colour=True, **small)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["case.json", "colour", "grey"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["case.json", "colour", "grey", "preview.png"]
     first = dcmread(tmp_path / "out/grey/0001.dcm")
     assert first.SeriesDescription.startswith("FUSED MR(3)+PT(7)")
     assert str(first.PatientName) == "Müller^Jürgen"

@@ -119,7 +119,7 @@ def test_folders_match_by_name_and_pictures_stay_pictures(ddfm, tmp_path):
     Image.fromarray(rng.integers(0, 256, (40, 52), dtype=np.uint8)).save(tmp_path / "visible" / "alone.png")
     done = ddfm("fuse", "visible", "infrared", "-o", "out")
     assert done.returncode == 0, done.stderr
-    assert files_in(tmp_path / "out") == {"one.png", "one.json", "two.png", "two.json"}
+    assert files_in(tmp_path / "out") == {"index.html", "one.png", "one.json", "two.png", "two.json"}
     picture = Image.open(tmp_path / "out/one.png")
     assert picture.mode == "RGB" and picture.size == (52, 40)
 
@@ -145,7 +145,7 @@ def test_files_without_a_partner_are_named(ddfm, folders, tmp_path):
     done = ddfm("fuse", *folders, "-o", "out")
     assert done.returncode == 0
     assert [line for line in done.stderr.splitlines() if "left out" in line] == LEFT_OUT
-    assert files_in(tmp_path / "out") == {"one.png", "one.json", "two.png", "two.json"}
+    assert files_in(tmp_path / "out") == {"index.html", "one.png", "one.json", "two.png", "two.json"}
 
 
 def test_a_program_is_warned_of_files_without_a_partner(ddfm, folders):
@@ -204,7 +204,9 @@ def test_an_interrupted_folder_keeps_the_pairs_that_are_done(three, tiny_prior_p
                 os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130 and 1 <= len(done) < 3
-    assert files_in(tmp_path / "out") == {Path(path).name for outputs in done for path in outputs.values()}
+    assert files_in(tmp_path / "out") - {"index.html"} == {
+        Path(path).name for outputs in done for path in outputs.values()
+    }
 
 
 def test_nothing_in_common_is_nothing_to_do(ddfm, pair, tmp_path):
