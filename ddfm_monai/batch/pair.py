@@ -47,6 +47,9 @@ OutputKind = Literal["gray", "rgb", "both"]
 Select = Literal["error", "best", "all"]
 Register = Literal["none", "rigid", "trust"]
 
+# Of what has one of these problems nobody expects that it is fused: pictures, maps in colour, vendors' mosaics.
+NEVER_A_VOLUME = ("E_SINGLE_SLICE", "E_COLOUR", "E_NO_GEOMETRY", "E_MOSAIC", "E_NOT_TOMOGRAPHIC")
+
 
 @dataclass(frozen=True)
 class PairingOptions:
@@ -203,7 +206,8 @@ def find_pairs(scan: ScanResult, options: PairingOptions | None = None) -> Pairi
             skipped.append(Skipped(_alone(item, kinds), item))
     closest, further = _closest_relations(possible)
     left_out = [item.pair for item in (*skipped, *further) if item.pair is not None]
-    pairs, not_chosen, ambiguous = _choose(closest, options.select, left_out)
+    broken = [item for item in scan.subseries if _might_have_been_meant(item)]
+    pairs, not_chosen, ambiguous = _choose(closest, options.select, left_out, broken)
     return PairingResult(
         pairs=tuple(sorted(pairs, key=lambda pair: pair.case_id)),
         skipped=tuple(sorted([*skipped, *further, *not_chosen], key=_order)),
@@ -280,6 +284,11 @@ def not_a_candidate(item: SubSeries) -> Problem | None:
     if item.exclusion is not None or item.problem is not None:
         return item.exclusion or item.problem
     return item.not_as_base if item.kind == "mr" else None
+
+
+def _might_have_been_meant(item: SubSeries) -> bool:
+    """Whether a sub-series would be a candidate if it could be read: no picture, and no single slice."""
+    return item.exclusion is None and item.problem is not None and item.problem.code not in NEVER_A_VOLUME
 
 
 # ------------------------------------------------------------------------------------------------ one patient
@@ -498,31 +507,31 @@ def _closest_relations(possible: list[Pair]) -> tuple[list[Pair], list[Skipped]]
 
 
 def _choose(
-    possible: list[Pair], select: Select, left_out: Sequence[Pair] = ()
+    possible: list[Pair], select: Select, left_out: Sequence[Pair] = (), broken: Sequence[SubSeries] = ()
 ) -> tuple[list[Pair], list[Skipped], list[Skipped]]:
     """Pairs, pairs not chosen and ambiguous pairs, cluster by cluster of pairs that compete.
 
-    Of ``left_out``, volumes that hold their place in one series with one of the cluster are candidates too: where a
-    series holds several acquisitions, that one of them overlaps more does not say which is meant. None of them is run.
+    Two more compete although they cannot be run, for that says nothing of which one is meant: of ``left_out``, another
+    volume of the same series (acquisition, phase) that overlaps too little; and ``broken`` series in the place of one.
     """
     pairs: list[Pair] = []
     not_chosen: list[Skipped] = []
     ambiguous: list[Skipped] = []
     for cluster in _clusters(possible):
         ranked = sorted(cluster, key=_preference)
-        beside = sorted(
-            (pair for pair in left_out if any(_of_one_series(pair, other) for other in ranked)), key=_preference
-        )
+        beside = [pair for pair in left_out if any(_of_one_series(pair, other) for other in ranked)]
+        unread = [item for item in broken if any(_in_the_place_of(item, pair) for pair in ranked)]
         clear = len(ranked) == 1 or _preference(ranked[0]) < _preference(ranked[1])
-        if select == "all" or len(ranked) + len(beside) == 1:
+        count = len(ranked) + len(beside) + len(unread)
+        if select == "all" or count == 1:
             pairs.extend(ranked)
         elif select == "best" and clear:
             pairs.append(ranked[0])
             problem = Problem("S_NOT_CHOSEN", f"{len(ranked)} candidates, another one was preferred")
             not_chosen.extend(_skip(problem, pair) for pair in ranked[1:])
         else:
-            found = f"{len(ranked) + len(beside)} candidates: {_listed([*ranked, *beside])}"
-            problem = Problem("S_AMBIGUOUS", found)
+            listed = _listed([*ranked, *sorted(beside, key=_preference)], unread)
+            problem = Problem("S_AMBIGUOUS", f"{count} candidates: {listed}")
             ambiguous.extend(_skip(problem, pair) for pair in ranked)
     return pairs, not_chosen, ambiguous
 
@@ -551,6 +560,16 @@ def _of_one_series(left_out: Pair, possible: Pair) -> bool:
     return len(different) == 1 and len({replace(key, subseries="") for key in different[0]}) == 1
 
 
+def _in_the_place_of(broken: SubSeries, pair: Pair) -> bool:
+    """Whether a series that cannot be read might have been meant instead of one of a pair."""
+    for member in (pair.reference, pair.second):
+        if broken.kind == member.kind and broken.key.patient_key == member.key.patient_key:
+            if pair.relation == "for":
+                return broken.frame_of_reference_uid == member.frame_of_reference_uid
+            return broken.key.study_uid == member.key.study_uid
+    return False
+
+
 def _preference(pair: Pair) -> tuple[float, ...]:
     """Smaller is better: T1, 3-D, most slices, smallest voxels, in this order; the reference decides first."""
     return tuple(value for item in (pair.reference, pair.second) for value in _series_preference(item))
@@ -561,9 +580,10 @@ def _series_preference(item: SubSeries) -> tuple[float, ...]:
     return (not item.t1_weighted, not item.three_d, -len(item.slices), round(voxel, 6))
 
 
-def _listed(pairs: list[Pair]) -> str:
-    texts = [f"{_described(pair.reference)} with {_described(pair.second)}" for pair in pairs[:10]]
-    return "; ".join(texts) + (f"; and {len(pairs) - 10} more" if len(pairs) > 10 else "")
+def _listed(pairs: list[Pair], unread: Sequence[SubSeries] = ()) -> str:
+    texts = [f"{_described(pair.reference)} with {_described(pair.second)}" for pair in pairs]
+    texts += [f"{_described(item)}, cannot be read: {item.problem.code}" for item in unread if item.problem]
+    return "; ".join(texts[:10]) + (f"; and {len(texts) - 10} more" if len(texts) > 10 else "")
 
 
 def _described(item: SubSeries) -> str:

@@ -258,7 +258,9 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     # Remarks on volumes that are used.
     "W_DUPLICATE_INSTANCE": Explanation(
-        "The same slice was found more than once, with equal pixels.", "one copy", "Nothing to do: one was used."
+        "The same slice was found more than once.",
+        "one copy",
+        "Nothing to do: copies are compared when they are read; if their pixels are equal, one is used, else none.",
     ),
     "W_MIXED": Explanation(
         "An attribute that often sets volumes apart differs between slices of this volume.",
@@ -294,6 +296,11 @@ EXPLANATIONS: dict[str, Explanation] = {
         "A file in the same folder could not be read; it may belong to this series.",
         "readable files only",
         "Check that the series is complete.",
+    ),
+    "W_FEWER_SLICES": Explanation(
+        "Another volume of the same series has slices at more places.",
+        "as many slices in each acquisition, phase or time point",
+        "Check that this is the volume that is meant, and that nothing of it is missing.",
     ),
     "W_STRAY_SLICES": Explanation(
         "Slices that differ in size, orientation or type were set apart from this series.",

@@ -6,7 +6,7 @@ Everything here is in the patient coordinates of DICOM (PS3.3 C.7.6.2.1.1): LPS,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ ABSOLUTE_TOLERANCE = 0.01
 ROUNDING_TOLERANCE = 0.2
 # So many gaps of another size one after the other are another spacing; fewer are missing slices.
 ANOTHER_SPACING = 3
+# Slices of one volume may touch or overlap their neighbours by rounding, but not by a fifth of their thickness.
+OVERLAP = 1.2
 # Below this many degrees a tilt is rounding of the direction cosines.
 SMALLEST_TILT = 0.1
 # Direction cosines are decimals of limited length.
@@ -119,6 +121,9 @@ def fit_grid(
     if problem is not None:
         if problem.code == "E_DUPLICATE_POSITION" or not _touch(heights, thicknesses):
             raise problem.error()
+        if _lie_in_each_other(heights, thicknesses):
+            found = f"{problem.found}; slices overlap in a part of the stack, as if two stacks lay in each other"
+            raise replace(problem, found=found).error()
         index = (heights - heights[0]) / np.diff(heights).min()
         count = int(np.ceil(index[-1] - 0.05)) + 1  # the last decimals of positions make no plane more
         index *= (count - 1) / index[-1]
@@ -167,9 +172,18 @@ def _directions(orientation: tuple[float, ...]) -> tuple[NDArray[np.float64], ND
 
 
 def _rounding(points: NDArray[np.float64]) -> float:
-    """The last decimal that positions are written with, mm: 0.1 or less; 0 for whole numbers, which are not rounded."""
+    """The last decimal that positions are written with, mm: 0.1 or less; 0 for whole numbers, which are not rounded.
+
+    Only coordinates that change along the stack count, the coarsest of them: a header may give x and y with six
+    decimals (they follow from the field of view) and the table's place with one.
+    """
+    changing = points[:, np.ptp(points, axis=0) > ABSOLUTE_TOLERANCE]
+    return max((_last_decimal(column) for column in changing.T), default=0.0)
+
+
+def _last_decimal(values: NDArray[np.float64]) -> float:
     for decimals in range(4):
-        if np.abs(points - points.round(decimals)).max() < 1e-7:
+        if np.abs(values - values.round(decimals)).max() < 1e-7:
             return 10.0**-decimals if decimals else 0.0
     return 0.0
 
@@ -183,6 +197,8 @@ def _uneven_gaps(heights: NDArray[np.float64], rounding: float) -> Problem | Non
     same = np.flatnonzero(gaps < ABSOLUTE_TOLERANCE)
     if len(same):
         found = f"{len(same)} positions are taken twice, the first at slice {same[0] + 1}"
+        if (np.diff(same) == 1).any():
+            found = f"{len(heights)} slices lie at {len(heights) - len(same)} positions"
         return Problem("E_DUPLICATE_POSITION", found)
     usual = float(np.median(gaps))
     if _off_even_grid(heights, np.arange(len(heights)), rounding) is None:
@@ -219,6 +235,20 @@ def _touch(heights: NDArray[np.float64], thicknesses: Sequence[float | None]) ->
         return False
     thick = np.array(known)
     return bool((np.diff(heights) <= np.maximum(thick[1:], thick[:-1]) * (1 + RELATIVE_TOLERANCE)).all())
+
+
+def _lie_in_each_other(heights: NDArray[np.float64], thicknesses: Sequence[float | None]) -> bool:
+    """Whether slices of one thickness overlap in a part of the stack and touch in another.
+
+    That is how two stacks look that overlap in part, half a slice apart. One such gap may be the seam between two.
+    """
+    thick = np.array(thicknesses, np.float64)
+    alike = np.abs(np.diff(thick)) <= RELATIVE_TOLERANCE * thick[1:]
+    overlapping = np.diff(heights) * OVERLAP < thick[1:]
+    return any(
+        np.count_nonzero(overlapping[here]) > 1 and not overlapping[here].all()
+        for here in (alike & (thick[1:] == value) for value in np.unique(thick))
+    )
 
 
 def _check_line(

@@ -19,12 +19,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ddfm_monai.dicom.geometry import ABSOLUTE_TOLERANCE, Vector3, along_normal, is_even
+from ddfm_monai.dicom.geometry import ABSOLUTE_TOLERANCE, OVERLAP, Vector3, along_normal, is_even
 
 __all__ = ["Placed", "assemble", "fills_gaps", "heights_of", "interleave", "is_stack", "places_of", "share_places"]
-
-# Slices of one volume may touch or overlap their neighbours by rounding, but not by a fifth of their thickness.
-OVERLAP = 1.2
 
 
 class Placed(Protocol):

@@ -31,11 +31,14 @@ __all__ = ["FEWEST_SLICES", "is_projection", "split_series"]
 
 # Words of Image Type that mark an image computed from others (PS3.3 C.7.6.1.1.2, C.8.3.1.1.1, C.8.16.1.4, vendors'
 # habits). A projection shows what lies elsewhere; the words of the second set mark none if the image says ORIGINAL.
-PROJECTION_WORDS = {"PROJECTION", "MIP", "MINIP", "MNIP", "MAXIP", "MAXIMUM", "MINIMUM", "VRT"}
+PROJECTION_WORDS = {
+    "PROJECTION", "MIP", "RGBMIP", "MINIP", "MNIP", "MAXIP", "MAX_IP", "MIN_IP", "MAXIMUM", "MINIMUM", "VRT",
+    "VOLUME_RENDER", "SURFACE_RENDER",
+}  # fmt: skip
 RESLICED_OR_FLAVOUR_WORDS = {"MPR", "PERFUSION"}
 MAP_WORDS = {
     "ADC", "EADC", "FA", "TRACE", "TRACEW", "CBF", "CBV", "MTT", "TTP", "TMAX", "RCBF", "RCBV", "RELCBF", "RELCBV",
-    "MAP", "SUBTRACT", "SUBTRACTION", "PHASE",
+    "MAP", "SUB", "SUBTRACT", "SUBTRACTION", "PHASE",
 }  # fmt: skip
 DIXON = {"IN_PHASE", "OUT_PHASE", "OPP_PHASE", "IP", "OP", "WATER", "FAT", "W", "F"}
 
@@ -51,8 +54,14 @@ ORIENTATION_TOLERANCE = 1e-4
 SPACING_TOLERANCE = 1e-4
 # Below this, orientations may be those of one volume (about 3 degrees).
 PARALLEL_TOLERANCE = 0.05
-# Echo and inversion times that differ by less than 0.1 ms and 1 % are the same.
-TIME_TOLERANCE = (0.1, 0.01)
+# Values of a contrast that differ by less (absolute, relative) are the same: ms, s/mm2, kV.
+TOLERANCES = {
+    "EchoTime": (0.1, 0.01),
+    "InversionTime": (0.1, 0.01),
+    "InversionTimes": (0.1, 0.01),
+    "DiffusionBValue": (1.0, 0.001),
+    "KVP": (1.0, 0.01),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +147,8 @@ def split_series(images: Sequence[ImageHeader], broken_beside: Sequence[Problem]
         problem = next(iter([*whole_series, *conflicts, *_file_problems(group), *_own_problem(group)]), None)
         found.append(_subseries(group, name, problem, broken_beside))
     orientations = [group.labels.get("Orientation", "") for group in groups]
-    return sorted(_excluded(found, orientations), key=lambda item: item.key)
+    kinds = [group.kind for group in groups]
+    return sorted(_fewer_slices(_excluded(found, orientations, kinds), kinds), key=lambda item: item.key)
 
 
 # ------------------------------------------------------------------------------------------------ copies
@@ -232,7 +242,9 @@ def _kind_of_image(image_type: tuple[str, ...]) -> str:
 
 
 def _words(image_type: tuple[str, ...]) -> set[str]:
-    return {word for value in image_type for word in ([value] if value in DIXON else value.replace("_", " ").split())}
+    return {
+        word for value in image_type for word in (value, *([] if value in DIXON else value.replace("_", " ").split()))
+    }
 
 
 def _join(groups: list[_Group], labels: dict[str, str], entry: _Entry) -> None:
@@ -245,7 +257,8 @@ def _join(groups: list[_Group], labels: dict[str, str], entry: _Entry) -> None:
         ):
             group.entries.append(entry)
             return
-    shown = {"Orientation": orientation.round(2) + 0.0, "PixelSpacing": spacing.round(3)}  # + 0.0: no negative zero
+    # Rounded for people: they are part of names. + 0.0: no negative zero.
+    shown = {"Orientation": orientation.round(2) + 0.0, "PixelSpacing": spacing.round(3)}
     texts = {keyword: "/".join(f"{value:g}" for value in values) for keyword, values in shown.items()}
     groups.append(_Group({**labels, **texts}, [entry]))
 
@@ -262,7 +275,9 @@ def _by_contrast(group: _Group) -> list[_Group]:
     groups = [group]
     for keyword in names:
         values = {entry.says(keyword) for entry in group.entries}
-        same = _same_times(values) if "Time" in keyword else {value: value for value in values}
+        same = {value: value for value in values}
+        if keyword in TOLERANCES:
+            same |= _same_numbers(values, *TOLERANCES[keyword], rounded="Time" in keyword)
         telling = keyword not in CONTRAST_WITHIN_A_VOLUME
         groups = [
             part
@@ -272,20 +287,19 @@ def _by_contrast(group: _Group) -> list[_Group]:
     return groups
 
 
-def _same_times(values: set[str]) -> dict[str, str]:
-    """Each value of a time in ms to a label that values within the tolerance share."""
-    labels = {value: value for value in values}
+def _same_numbers(values: set[str], absolute: float, relative: float, rounded: bool) -> dict[str, str]:
+    """Each value of a number to a label that values within the tolerance share: the middle one, perhaps rounded."""
+    labels: dict[str, str] = {}
     numbers = sorted((float(value), value) for value in values if value and "/" not in value)
-    absolute, relative = TIME_TOLERANCE
     clusters: list[list[tuple[float, str]]] = []
     for number, value in numbers:
         if clusters and number - clusters[-1][-1][0] <= max(absolute, relative * number):
             clusters[-1].append((number, value))
         else:
             clusters.append([(number, value)])
-    middles = [cluster[len(cluster) // 2][0] for cluster in clusters]
-    short = [f"{round(middle, 1):g}" for middle in middles]
-    for cluster, middle, text in zip(clusters, middles, short, strict=True):
+    middles = [cluster[len(cluster) // 2] for cluster in clusters]
+    short = [f"{round(middle, 1):g}" if rounded else text for middle, text in middles]
+    for cluster, (middle, _), text in zip(clusters, middles, short, strict=True):
         labels.update(dict.fromkeys((value for _, value in cluster), text if short.count(text) == 1 else f"{middle:g}"))
     return labels
 
@@ -327,6 +341,8 @@ def _divided(
 
 def _undecided(parts: list[_Group], code: str = "E_PIECES") -> _Group:
     """All parts as one group that is refused, with the parts listed."""
+    if not _telling_labels(parts):
+        parts = [part.part(part.entries, **_exact_geometry(part)) for part in parts]
     telling = _telling_labels(parts)
     texts = [f"{len(part.entries)} with {_label_text(part, telling)}" for part in parts[:10]]
     more = f" and {len(parts) - 10} more" if len(parts) > 10 else ""
@@ -336,6 +352,13 @@ def _undecided(parts: list[_Group], code: str = "E_PIECES") -> _Group:
         found = f"{len(entries)} slices lie like one volume, but have {len(parts)} different Frame of Reference UIDs"
     labels = {key: value for key, value in parts[0].labels.items() if key not in telling}
     return _Group(labels, entries, parts[0].kind, problem=Problem(code, found))
+
+
+def _exact_geometry(group: _Group) -> dict[str, str]:
+    """Orientation and pixel spacing in full, for groups that differ in their last decimals."""
+    first = group.entries[0].frame
+    exact = {"Orientation": first.orientation or (), "PixelSpacing": first.pixel_spacing or ()}
+    return {keyword: "/".join(f"{value:.10g}" for value in values) for keyword, values in exact.items()}
 
 
 # ------------------------------------------------------------------------------------------------ repetitions
@@ -571,21 +594,26 @@ def _own_output(image: ImageHeader) -> Problem | None:
 # ------------------------------------------------------------------------------------------------ candidates
 
 
-def _excluded(found: list[SubSeries], orientations: list[str]) -> list[SubSeries]:
-    """Mark what is no automatic candidate, looking at each sub-series and at its place in the series."""
+def _excluded(found: list[SubSeries], orientations: list[str], kinds: list[int]) -> list[SubSeries]:
+    """Mark what is no automatic candidate, looking at each sub-series and at its place in the series.
+
+    A short acquisition that is a whole stack of the largest one's kind is no stray: a part may be acquired again.
+    """
     total = sum(len(item.slices) for item in found)
     largest = max(map(_places, found))
+    main = kinds[list(map(_places, found)).index(largest)]
     by_orientation = Counter[str]()
     for item, orientation in zip(found, orientations, strict=True):
         by_orientation[orientation] += len(item.slices)
     majority = max(by_orientation.values()) > total / 2
     marked = []
-    for item, orientation in zip(found, orientations, strict=True):
+    for item, orientation, kind in zip(found, orientations, kinds, strict=True):
+        acquired = kind == main and item.problem is None and len(item.slices) >= FEWEST_SLICES
         alone = by_orientation[orientation] <= total / 2
         exclusion = item.exclusion or _exclusion_by_type(item)
         if exclusion is None and alone and not majority:
             exclusion = Problem("S_SEVERAL_ORIENTATIONS", f"the series has {len(by_orientation)} orientations")
-        if exclusion is None and ((alone and majority) or _places(item) < largest / 2):
+        if exclusion is None and ((alone and majority) or (_places(item) < largest / 2 and not acquired)):
             exclusion = Problem("S_STRAY_SLICES", f"{len(item.slices)} of the {total} slices differ from the others")
         if exclusion is None and item.problem is None and len(item.slices) < FEWEST_SLICES:
             exclusion = Problem("S_FEW_SLICES", f"the number of slices is {len(item.slices)}")
@@ -595,6 +623,19 @@ def _excluded(found: list[SubSeries], orientations: list[str]) -> list[SubSeries
         return marked
     warning = Problem("W_STRAY_SLICES", f"{strays} slices of the series were set apart")
     return [replace(item, warnings=(*item.warnings, warning)) if not item.exclusion else item for item in marked]
+
+
+def _fewer_slices(found: list[SubSeries], kinds: list[int]) -> list[SubSeries]:
+    """Say of a volume that it has only a part of another one's places: it may have been cut off."""
+    at = [{tuple(np.round(entry.position, 2) + 0.0) for entry in item.slices if entry.position} for item in found]
+    warned = []
+    for item, kind, places in zip(found, kinds, at, strict=True):
+        larger = max(
+            (len(other) for other, its in zip(at, kinds, strict=True) if its == kind and places < other), default=0
+        )
+        warning = Problem("W_FEWER_SLICES", f"{len(places)} of the {larger} places of another volume of the series")
+        warned.append(replace(item, warnings=(*item.warnings, warning)) if larger and item.problem is None else item)
+    return warned
 
 
 def _places(item: SubSeries) -> int:

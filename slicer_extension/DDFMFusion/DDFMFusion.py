@@ -178,7 +178,9 @@ class DDFMFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
         self._parameters = parameters
         if parameters is not None:
-            self._gui_tag = parameters.connectGui(self.ui)
+            # connectGui would do, but in some versions of Slicer it keeps the tag that disconnectGui needs.
+            named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+            self._gui_tag = parameters.connectParametersToGui({name: named[name] for name in named if name})
             self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
             self.onParametersChanged()
 
@@ -247,6 +249,7 @@ class DDFMFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.reasonLabel.text = reason
         if self._parameters is None:
             return
+        self.ui.trustCheckBox.enabled = not self._parameters.alignFirst
         pair = (self._parameters.referenceVolume, self._parameters.secondVolume)
         self.ui.registerElsewhereButton.enabled = None not in pair and pair[0] is not pair[1]
         fused = self._parameters.fusedVolume

@@ -351,6 +351,43 @@ def test_an_acquisition_that_overlaps_less_is_a_candidate_too(series_of: str, tm
         assert chosen.key.subseries == "AcquisitionNumber=1"
 
 
+@pytest.mark.parametrize("image_type", [["ORIGINAL", "PRIMARY", "AXIAL"], ["DERIVED", "SECONDARY", "REFORMATTED"]])
+@pytest.mark.parametrize("kind", ["CT", "MR"])
+def test_no_other_series_takes_the_place_of_one_that_cannot_be_read(
+    kind: str, image_type: list[str], tmp_path: Path
+) -> None:
+    """With both readable there would be two candidates: that one lacks a slice does not say that the other is meant."""
+    of = {"CT": ct, "MR": mr}[kind]
+    broken, other = of(), of(series="other", slices=8, extra={"ImageType": image_type, "SeriesNumber": 8})
+    del broken.datasets[4]
+    make(tmp_path, mr() if kind == "CT" else ct(), broken, other)
+    result = pairs_of(tmp_path)
+    assert (result.pairs, reasons(result)) == ((), ["E_MISSING_SLICES", "S_AMBIGUOUS"])
+    assert result.ambiguous[0].problem.found.startswith("2 candidates")
+    assert "11 slices, cannot be read: E_MISSING_SLICES" in result.ambiguous[0].problem.found
+    assert len(pairs_of(tmp_path, select="best").pairs) == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3},
+        {"PhotometricInterpretation": "YBR_FULL_422", "SamplesPerPixel": 3},
+        {"PhotometricInterpretation": "PALETTE COLOR"},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+        {"FrameOfReferenceUID": "1.2.3", "ImagePositionPatient": [0, 0, 0]},
+    ],
+)
+def test_what_never_was_a_volume_of_these_coordinates_asks_nothing(spoil: dict[str, object], tmp_path: Path) -> None:
+    """Maps in colour, mosaics, scouts, and a damaged series of another frame of reference."""
+    other = mr(series="other")
+    for ds in other.datasets:
+        for keyword, value in spoil.items():
+            setattr(ds, keyword, value)
+    assert len(pairs_of(make(tmp_path, mr(), ct(), other)).pairs) == 1
+
+
 # ------------------------------------------------------------------------------------------------ manifest
 
 

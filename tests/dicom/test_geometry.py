@@ -82,3 +82,28 @@ def test_slices_are_ordered_along_their_normal() -> None:
     assert along_normal((1, 2, 3), AXIAL) == 3
     assert along_normal((1, 2, 3), (1, 0, 0, 0, 0, -1)) == 2
     assert along_normal(None, AXIAL) == 0
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_table_with_one_decimal_beside_a_field_of_view_with_six(missing: bool) -> None:
+    """Rounding is judged where positions change: x and y follow from the field of view, z is the table's place."""
+    heights = (np.arange(200) * 0.625 - 41.3).round(1)
+    if missing:
+        heights = np.delete(heights, 40)
+    positions = [(-124.755859, -303.755859, float(z)) for z in heights]
+    if missing:
+        with pytest.raises(DicomError) as caught:
+            fit_grid(positions, AXIAL, (1.0, 1.0), 20, 20)
+        assert caught.value.code == "E_MISSING_SLICES"
+    else:
+        assert fit_grid(positions, AXIAL, (1.0, 1.0), 20, 20).spacing[2] == pytest.approx(0.625, abs=1e-3)
+
+
+@pytest.mark.parametrize("gaps", [[4.0] * 6 + [2.0] * 5 + [4.0] * 6, [4.0] * 6 + [3.0, 1.0] * 3 + [4.0] * 5])
+def test_two_stacks_that_lie_in_each_other_are_no_uneven_volume(gaps: list[float]) -> None:
+    """Slices of 4 mm, 2 mm apart in a part of the stack: nothing says which of two acquisitions each is of."""
+    heights = np.concatenate([[0.0], np.cumsum(gaps)])
+    positions = [(0.0, 0.0, float(z)) for z in heights]
+    with pytest.raises(DicomError, match="two stacks") as caught:
+        fit_grid(positions, AXIAL, (1.0, 1.0), 20, 20, [4.0] * len(positions))
+    assert caught.value.code == "E_IRREGULAR_SPACING"

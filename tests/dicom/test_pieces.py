@@ -51,6 +51,7 @@ ONE_VOLUME: dict[str, tuple[str, Callable[[list[Dataset]], object]]] = {
     "echo time around 4.65": ("MR", alternating(EchoTime=("4.6499", "4.6501"))),
     "long echo time": ("MR", alternating(EchoTime=("99.6", "100.2"))),
     "inversion time": ("MR", alternating(InversionTime=("899.95", "900.05"))),
+    "b-values that jitter": ("MR", alternating(DiffusionBValue=(999.7, 1000.2))),
     "no echo time in some": ("MR", from_slice(9, EchoTime=None)),
     "tube voltage": ("CT", from_slice(9, KVP="140")),
     "alternating tube voltage": ("CT", alternating(KVP=("120", "140"))),
@@ -104,6 +105,9 @@ UNDECIDED: dict[str, tuple[str, Callable[[list[Dataset]], object], str]] = {
     "alternating pixel spacing": ("CT", alternating(PixelSpacing=([1.5, 1.25], [1.51, 1.26])), "E_PIECES"),
     "odd and even slices of two acquisitions": ("MR", alternating(AcquisitionNumber=(1, 2)), "E_PIECES"),
     "odd and even slices of two echoes": ("MR", alternating(EchoNumbers=(1, 2)), "E_PIECES"),
+    "pixel spacing in its last decimals": (
+        "CT", alternating(PixelSpacing=([1.5, 1.25], [1.5003, 1.2502])), "E_PIECES",
+    ),
     "alternating photometric": (
         "CT", alternating(PhotometricInterpretation=("MONOCHROME1", "MONOCHROME2")), "E_PIECES",
     ),
@@ -141,6 +145,19 @@ def test_the_pieces_are_listed(shuffled: Saver) -> None:
         read_folder(shuffled(made.datasets))
     assert "8 with EchoTime=4.6" in str(caught.value)
     assert "8 with EchoTime=9.2" in str(caught.value)
+
+
+def test_pieces_that_differ_in_the_last_decimals_are_told_apart_in_words(shuffled: Saver) -> None:
+    made = series("CT", SMALL)
+    alternating(PixelSpacing=([1.5, 1.25], [1.5003, 1.2502]))(made.datasets)
+    with pytest.raises(DicomError, match=r"8 with PixelSpacing=1\.5003/1\.2502"):
+        read_folder(shuffled(made.datasets))
+
+
+def test_a_number_in_other_digits_is_the_same_number(shuffled: Saver) -> None:
+    made = series("CT", SMALL)
+    alternating(KVP=("120", "120.0"))(made.datasets)
+    assert read_folder_series(shuffled(made.datasets)).warnings == ()
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -241,6 +258,33 @@ def test_three_acquisitions_that_overlap_in_pairs(shuffled: Saver) -> None:
     for k, made in enumerate(volumes):
         each(AcquisitionNumber=k + 1)(made.datasets)
     assert_are(shuffled([ds for made in volumes for ds in made.datasets]), volumes)
+
+
+@pytest.mark.parametrize("by", [8.0, 10.0])
+def test_a_short_acquisition_within_a_long_one_is_no_stray(by: float, shuffled: Saver) -> None:
+    """Slices acquired again after the patient moved: nobody but a person can say which are meant."""
+    long, short = series("CT", SMALL), shifted(by, "again", layout=SMALL)
+    each(AcquisitionNumber=2)(short.datasets)
+    first, second = scan_folder(shuffled([*long.datasets, *short.datasets[:6]])).subseries
+    assert [(len(item.slices), item.problem, item.exclusion) for item in (first, second)] == [
+        (16, None, None),
+        (6, None, None),
+    ]
+    assert [warning.code for warning in first.warnings] == []
+    same_places = by == 2 * SMALL.slice_spacing
+    assert [warning.code for warning in second.warnings] == (["W_FEWER_SLICES"] if same_places else [])
+
+
+@pytest.mark.parametrize("cut", [12, 15])
+def test_a_time_point_that_was_cut_off_says_so(cut: int, shuffled: Saver) -> None:
+    """It is a regular stack, and yet not the whole."""
+    phases = [shifted(0, str(k), "MR") for k in range(3)]
+    for k, made in enumerate(phases):
+        each(TemporalPositionIdentifier=k + 1)(made.datasets)
+    datasets = [*phases[0].datasets, *phases[1].datasets, *phases[2].datasets[:cut]]
+    found = scan_folder(shuffled(datasets)).subseries
+    assert [[warning.code for warning in item.warnings] for item in found] == [[], [], ["W_FEWER_SLICES"]]
+    assert found[2].warnings[0].found == f"{cut} of the 16 places of another volume of the series"
 
 
 def test_two_images_that_differ_in_image_type_only(shuffled: Saver) -> None:

@@ -121,6 +121,8 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
     "single slice": (lambda d: d.__delitem__(slice(1, None)), "E_SINGLE_SLICE", ""),
     "mosaic": (each(ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "E_MOSAIC", "dcm2niix"),
     "colour": (each(PhotometricInterpretation="RGB", SamplesPerPixel=3), "E_COLOUR", "RGB"),
+    "luma and chroma": (each(PhotometricInterpretation="YBR_FULL_422", SamplesPerPixel=3), "E_COLOUR", "YBR_FULL_422"),
+    "one slice in colour": (one(3, PhotometricInterpretation="RGB", SamplesPerPixel=3), "E_MISSING_SLICES", "1 slice"),
     "palette": (each(PhotometricInterpretation="PALETTE COLOR"), "E_COLOUR", "PALETTE"),
     "slope 0": (one(3, RescaleSlope=0), "E_HEADER", "RescaleSlope is 0"),
     "huge slope": (one(3, RescaleSlope="1e300"), "E_NOT_FINITE", ""),

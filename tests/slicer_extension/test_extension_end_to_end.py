@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,24 @@ def test_colour_uncertainty_and_alignment_come_back_as_nodes(
     expected = turned @ OTHER_GRID @ [40, 25, 3, 1]
     moved = scene._ijk_to_world(second) @ [40, 25, 3, 1]
     assert np.linalg.norm(moved - expected) < 4.0  # mm; the voxels are 3.9 x 3.9 x 8 mm
+
+
+def test_volumes_that_overlap_little_are_fused_when_the_user_vouches_for_them(
+    slicer: Any, logic: Any, volumes: tuple[Any, Any], settings: Any
+) -> None:
+    import dataclasses
+
+    from DDFMFusionLib.problem import FusionProblem
+
+    reference, second = volumes
+    away = np.array(OTHER_GRID, float)
+    away[2, 3] += 60.0  # a third of their height in common
+    second.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(away))
+    with pytest.raises(FusionProblem, match="tick I know that their coordinates agree"):
+        logic.fuse(reference, second, settings)
+    fused = logic.fuse(reference, second, dataclasses.replace(settings, trust=True)).fused
+    provenance = json.loads(fused.GetAttribute("DDFM.provenance"))
+    assert any("lies in the other" in text for text in provenance["warnings"]), provenance["warnings"]
 
 
 def test_the_real_worker_is_cancelled_without_a_trace(

@@ -182,6 +182,31 @@ def test_widgets_write_parameters_and_parameters_write_widgets(panel: Panel) -> 
     assert panel.ui.colourCheckBox.checked
 
 
+def test_a_closed_scene_leaves_no_connection_to_the_panel(panel: Panel, slicer: Any) -> None:
+    before = panel.widget._parameters
+    slicer.mrmlScene.Clear(0)
+    assert panel.widget._parameters is not before
+    connections = "_parameterGUIs" if hasattr(before, "_parameterGUIs") else "_bindings"  # Slicer's, the stand-in's
+    assert getattr(before, connections) == {}
+
+
+def test_who_aligns_first_need_not_vouch_for_coordinates(panel: Panel) -> None:
+    from DDFMFusionLib.command import fuse_arguments
+    from DDFMFusionLib.parameters import settings_of
+
+    def register() -> str:
+        arguments = fuse_arguments(settings_of(panel.widget.logic.getParameterNode()), Path("a"), Path("b"), Path("c"))
+        return arguments[arguments.index("--register") + 1] if "--register" in arguments else "none"
+
+    assert register() == "none"
+    panel.ui.trustCheckBox.checked = True
+    assert register() == "trust"
+    panel.ui.alignCheckBox.checked = True
+    assert (register(), panel.ui.trustCheckBox.enabled) == ("rigid", False)
+    panel.ui.alignCheckBox.checked = False
+    assert (register(), panel.ui.trustCheckBox.enabled) == ("trust", True)
+
+
 def test_level_and_width_are_for_a_custom_window_only(panel: Panel) -> None:
     from DDFMFusionLib.choices import CTWindow
 

@@ -22,6 +22,7 @@ class FusionSettings:
         reference_kind, second_kind: modality of each volume.
         window: CT window (level, width) in HU, or None for the command's own choice.
         align: move the second volume rigidly onto the reference first.
+        trust: the user vouches for the coordinates; counts only without `align`.
         colour: keep the second volume's colour map in an RGB result.
         uncertainty: draw several samples, and also return their spread.
         steps: sampling steps; 0 leaves it to the command.
@@ -34,6 +35,7 @@ class FusionSettings:
     second_kind: Modality = Modality.AUTOMATIC
     window: tuple[float, float] | None = None
     align: bool = False
+    trust: bool = False
     colour: bool = False
     uncertainty: bool = False
     steps: int = 0
@@ -49,7 +51,7 @@ def fuse_arguments(settings: FusionSettings, reference: Path, second: Path, outp
         ("--reference-kind", _unless_automatic(settings.reference_kind)),
         ("--second-kind", _unless_automatic(settings.second_kind)),
         ("--window", ",".join(f"{value:g}" for value in settings.window) if settings.window else None),
-        ("--register", "rigid" if settings.align else None),
+        ("--register", "rigid" if settings.align else "trust" if settings.trust else None),
         ("--samples", UNCERTAINTY_SAMPLES if settings.uncertainty else None),
         ("--steps", settings.steps or None),
         ("--device", settings.device.value),

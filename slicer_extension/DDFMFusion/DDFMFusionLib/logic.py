@@ -133,11 +133,13 @@ class Fusion:
 
 def _with_remedy(job: Job) -> str:
     """What went wrong, and the way out that only this panel has."""
-    if not job.code.startswith("E_REGISTRATION"):
+    if job.code == "S_LITTLE_OVERLAP":
+        remedy = _("In Settings, tick I know that their coordinates agree to fuse them as they lie, or Align first.")
+    elif job.code.startswith("E_REGISTRATION"):
+        remedy = _("In the section Settings, Register with Slicer's own module opens another registration.")
+    else:
         return job.problem
-    return _(
-        "{problem}\nIn the section Settings, Register with Slicer's own module opens another registration."
-    ).format(problem=job.problem)
+    return f"{job.problem}\n{remedy}"
 
 
 def start_fusion(

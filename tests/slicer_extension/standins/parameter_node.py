@@ -125,9 +125,13 @@ def parameterNodeWrapper(cls: type) -> type:
             if not parameter.is_node and parameter.default and not parameterNode.GetParameter(parameter.name):
                 parameter.__set__(self, parameter.default)
 
-    def connectGui(self: Any, ui: Any) -> int:
-        widgets = [widget for widget in vars(ui).values() if widget.property(PROPERTY)]
-        bindings = [_Binding(self, parameters[widget.property(PROPERTY)], widget) for widget in widgets]
+    def connectGui(self: Any, ui: Any) -> None:
+        """Without the tag, as a version of Slicer has it."""
+        widgets = {widget.property(PROPERTY): widget for widget in vars(ui).values() if widget.property(PROPERTY)}
+        connectParametersToGui(self, widgets)
+
+    def connectParametersToGui(self: Any, mapping: dict[str, Any]) -> int:
+        bindings = [_Binding(self, parameters[name], widget) for name, widget in mapping.items()]
         tag = self.parameterNode.AddObserver("ModifiedEvent", lambda *_: update(self, bindings))
         self._bindings[tag] = (bindings, tag)
         return tag
@@ -149,6 +153,7 @@ def parameterNodeWrapper(cls: type) -> type:
             binding.disconnect()
 
     cls.__init__, cls.connectGui, cls.disconnectGui = __init__, connectGui, disconnectGui
+    cls.connectParametersToGui = connectParametersToGui
     cls.allParameters = parameters
     return cls
 
