@@ -435,7 +435,7 @@ def _render_ct(tissues: Array, rng: Rng) -> Array:
     if rng.random() < _HEAD_REST:
         picture = np.maximum(picture, _head_rest(rng))
     picture = _resolved(picture, rng.uniform(0.4, 0.9), rng)
-    picture = picture + rng.uniform(0.5, 6) * _grain(rng.choice([0.5, 0.8, 1.2]), rng)
+    picture = picture + rng.uniform(0.5, 4.5) * _grain(rng.choice([0.5, 0.8, 1.2]), rng)
     level, width = _ct_window(rng)
     return np.clip((picture - level + width / 2) / width, 0, 1) * 255
 
@@ -461,11 +461,11 @@ def _head_rest(rng: Rng) -> Array:
 
 
 def _render_pet(tissues: Array, rng: Rng) -> Array:
-    return _emission(tissues, rng.uniform(2.0, 3.8), rng)
+    return _emission(tissues, rng.uniform(1.3, 3.5), rng)
 
 
 def _render_spect(tissues: Array, rng: Rng) -> Array:
-    return _emission(tissues, rng.uniform(3.0, 5.5), rng)
+    return _emission(tissues, rng.uniform(2.5, 5.0), rng)
 
 
 def _emission(tissues: Array, sigma: float, rng: Rng) -> Array:
@@ -478,9 +478,11 @@ def _emission(tissues: Array, sigma: float, rng: Rng) -> Array:
     picture = ndimage.gaussian_filter(picture, sigma)
     picture = picture * (1 + rng.uniform(0, 0.08) * _field((SIZE, SIZE), sigma * rng.uniform(0.4, 0.8), rng))
     picture = np.clip(picture / _top(picture, rng.uniform(97, 100)), 0, 1) ** np.exp(rng.uniform(-0.3, 0.4))
+    side = int(rng.uniform(0.4, 0.75) * SIZE) if rng.random() < 0.6 else SIZE  # of the scanner's own pixels
+    picture = ndimage.zoom(picture, side / SIZE, order=1)
     if rng.random() < 0.6:
         picture = _pseudo_colour_luma(picture, rng)
-    return np.asarray(255 * picture)
+    return np.asarray(255 * ndimage.zoom(picture, SIZE / side, order=int(rng.choice([1, 3]))))
 
 
 def _pseudo_colour_luma(picture: Array, rng: Rng) -> Array:
