@@ -24,7 +24,9 @@ __all__ = [
     "Origin",
     "days_between",
     "kind_of",
+    "of_alignment",
     "of_colour",
+    "of_order",
     "of_origins",
     "of_overlap",
     "same_patient",
@@ -120,6 +122,21 @@ EXPLANATIONS: dict[str, Explanation] = {
         "The two volumes share less than half of the smaller one's space, and were fused because that was asked for.",
         "an overlap of at least 50 %",
         "Look at the result: outside the common part it shows one source only.",
+    ),
+    "W_SAME_SOURCE": Explanation(
+        "The two sources hold the same image (the same file, a copy of it, or a link to it).",
+        "two different images of one patient",
+        "Name the other image; of an image with itself the result is that image.",
+    ),
+    "W_ORDER": Explanation(
+        "The two are probably named the wrong way round: the result lies on the first one's grid.",
+        "the MRI (or else the CT) first",
+        "Exchange the two, unless the result shall lie on the grid of the first.",
+    ),
+    "W_ALIGNMENT_DOUBTFUL": Explanation(
+        "The two volumes fit clearly better if the second is moved: they may not lie on each other.",
+        "the same anatomical point at the same place in both",
+        "Look at the result. Align them first (--register rigid), or vouch for the coordinates (--register trust).",
     ),
     "W_ALREADY_ALIGNED": Explanation(
         "Registration found no gain over the volumes as they lie, so nothing was moved.",
@@ -306,6 +323,34 @@ def kind_of(origin: Origin | None, asked: str) -> str:
         modality = {"mr": "MR", "ct": "CT", "pet": "PT", "spect": "NM"}[origin.kind]
         raise UsageError(f"a series is called {asked!r}, but its Modality is {modality}. Leave the kind out.", "E_KIND")
     return origin.kind
+
+
+_RANK = {"mr": 0, "ct": 1, "pet": 2, "spect": 2}
+"""Whose grid shows most anatomy; pictures have no order."""
+
+
+def of_order(kinds: Sequence[str], named: bool) -> list[Finding]:
+    """Whether reference and second were exchanged.
+
+    Args:
+        kinds: of the reference and of the second.
+        named: somebody said which kind the reference is, so the order is meant.
+    """
+    reference, second = kinds
+    if named or not {reference, second} <= _RANK.keys() or _RANK[reference] <= _RANK[second]:
+        return []
+    return [Finding("W_ORDER", f"the reference is {reference.upper()} and the second {second.upper()}")]
+
+
+def of_alignment(apart_mm: float, gain: float) -> list[Finding]:
+    """The remark for two volumes that were found not to lie on each other.
+
+    Args:
+        apart_mm: how far the second would have to be moved, mean over the body.
+        gain: what the match would be better, 0 to 1.
+    """
+    found = f"moved by about {apart_mm:.0f} mm the second would match the reference {gain:.0%} better"
+    return [Finding("W_ALIGNMENT_DOUBTFUL", found)]
 
 
 ColourAsked = Literal["no", "where possible", "yes"]

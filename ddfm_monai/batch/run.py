@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ddfm_monai.batch.case import CaseJob, CaseOutcome, CaseSettings, Status, run_case
-from ddfm_monai.batch.lock import output_lock
 from ddfm_monai.batch.pair import Pair, PairingResult, Skipped, patients_of
 from ddfm_monai.batch.report import BatchReport, write_page, write_report
 from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.errors import UsageError, is_out_of_memory
 from ddfm_monai.files import check_folder_takes_files
+from ddfm_monai.lock import output_lock
 from ddfm_monai.progress import ProgressCallback, silent
 
 __all__ = [

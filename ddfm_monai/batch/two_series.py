@@ -15,6 +15,7 @@ from ddfm_monai.dicom.read import read_folder_series
 from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import check_writable_target
+from ddfm_monai.lock import target_locks
 from ddfm_monai.priors import DEFAULT_PRIOR
 from ddfm_monai.progress import ProgressCallback, silent
 from ddfm_monai.rules import kind_of, of_colour
@@ -93,7 +94,8 @@ def fuse_folders(
         kind_of(source.origin, kind)
     pair = _pair(one.subseries, other.subseries, chosen)
     number = free_number(one.subseries.series_number, set())
-    with new_case_folder(target) as new:
+    with target_locks([target]), new_case_folder(target) as new:
+        check_writable_target(target, overwrite)
         record = derive(one, other, pair, how, new, number, progress)
         write_marker(new, record)
     return FolderResult(target, record)

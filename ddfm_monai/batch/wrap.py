@@ -22,6 +22,7 @@ from ddfm_monai.dicom.write import Derivation, write_colour, write_grey
 from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.files import check_writable_target
 from ddfm_monai.fusion.outputs import output_names
+from ddfm_monai.lock import target_locks
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.space import Affine, flip_transform, same_grid
 from ddfm_monai.volume import affine_of, grid_of
@@ -108,7 +109,8 @@ def wrap_fused(
         series_number=free_number(base.subseries.series_number, set()),
         created=datetime.now(),
     )
-    with new_case_folder(target) as new:
+    with target_locks([target]), new_case_folder(target) as new:
+        check_writable_target(target, overwrite)
         progress(Progress("write", 0, 1))
         if len(values) == 3:
             written = write_colour(values, derivation, new / "colour")

@@ -66,6 +66,7 @@ def run_demo(
     from ddfm_monai.fusion.outputs import output_names
     from ddfm_monai.fusion.page import with_page
     from ddfm_monai.fusion.picture import save_picture
+    from ddfm_monai.lock import target_locks
     from ddfm_monai.phantom import write_phantom
     from ddfm_monai.volumes import read_source
 
@@ -80,7 +81,8 @@ def run_demo(
         "overwrite": overwrite,
         **overrides,
     }
-    result = _run_bundle(settings, progress)
+    with target_locks([results["provenance"]]):
+        result = _run_bundle(settings, progress)
     # once more, with planes through the lesions
     sources01_and_fused = result.reference01, result.second01, result.fused
     save_picture(results["preview"], *sources01_and_fused, ("MRI", "CT", "Fused"), _through_lesions())

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from ddfm_monai.errors import Cancelled, DDFMError, UsageError, of_system
 from ddfm_monai.fusion.outputs import check_fits, write_outputs
 from ddfm_monai.fusion.page import with_page
-from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
+from ddfm_monai.fusion.pipeline import FusionResult, Meeting, fuse_volumes, meet
 from ddfm_monai.priors import Prior
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.settings import FusionSettings
 from ddfm_monai.volumes import Source, read_source
 
-__all__ = ["Done", "Job", "fuse_many", "read_ahead"]
+__all__ = ["Done", "Job", "fuse_many", "read_ahead", "rehearse"]
 
 _STOPS_ALL = (Cancelled, UsageError)  # what would be wrong with every other pair as well
 _Item = TypeVar("_Item")
@@ -76,6 +76,7 @@ def fuse_many(
     *,
     begin: Callable[[Job], None] = lambda job: None,
     taken: Callable[[Source, Source], None] = lambda reference, second: None,
+    met: Callable[[Meeting], None] = lambda meeting: None,
     inspect: Callable[[FusionResult], FusionResult] = lambda result: result,
     page: bool = False,
     progress: ProgressCallback = silent,
@@ -87,6 +88,7 @@ def fuse_many(
         prior, settings: as of :func:`~ddfm_monai.fuse_volumes`.
         begin: told which job is fused now.
         taken: told what its sources were taken for, before they are fused.
+        met: told how the two lie, before they are fused.
         inspect: given each result before it is written; gives what is to be written.
         page: also make an HTML page to look at each.
         progress: of the job that is fused now.
@@ -98,25 +100,19 @@ def fuse_many(
         UsageError, Cancelled: what would be wrong with every other pair as well; what was fused is still written.
     """
 
-    def read(job: Job) -> tuple[Source, Source]:
-        return (
-            read_source(job.reference, "reference", settings.reference_kind, settings.window),
-            read_source(job.second, "second", settings.second_kind, settings.window),
-        )
-
     def fuse(job: Job, sources: Callable[[], tuple[Source, Source]]) -> FusionResult:
         progress(Progress("read", 0, 1))
         both = sources()
         progress(Progress("read", 1, 1))
         check_fits(job.target, both[0])
         taken(*both)
-        result = inspect(fuse_volumes(*both, prior=prior, settings=settings, progress=progress))
+        result = inspect(fuse_volumes(*both, prior=prior, settings=settings, progress=progress, begin=met))
         return with_page(result, *both) if page else result
 
     with ThreadPoolExecutor(1) as writer:
         pending: Future[Done] | None = None
         try:
-            for job, sources in read_ahead(jobs, read):
+            for job, sources in read_ahead(jobs, lambda job: _read(job, settings)):
                 begin(job)
                 started = time.monotonic()
                 result = _outcome(fuse, job, sources)
@@ -129,6 +125,42 @@ def fuse_many(
             raise
         if pending is not None:
             yield pending.result()
+
+
+def rehearse(
+    jobs: Iterable[Job],
+    settings: FusionSettings,
+    taken: Callable[[Source, Source], None],
+    met: Callable[[Meeting], None],
+    progress: ProgressCallback = silent,
+) -> Iterator[tuple[Job, DDFMError | None]]:
+    """Everything but the fusion of pair after pair: read, judge, register if asked for.
+
+    Args:
+        jobs, settings, taken, met, progress: as of :func:`fuse_many`.
+
+    Yields:
+        Each job, and what would keep it from being fused.
+    """
+    for job in jobs:
+        try:
+            both = _read(job, settings)
+            check_fits(job.target, both[0])
+            taken(*both)
+            met(meet(*both, settings, progress))
+        except _STOPS_ALL:
+            raise
+        except Exception as error:
+            yield job, _of_pair(error)
+        else:
+            yield job, None
+
+
+def _read(job: Job, settings: FusionSettings) -> tuple[Source, Source]:
+    return (
+        read_source(job.reference, "reference", settings.reference_kind, settings.window),
+        read_source(job.second, "second", settings.second_kind, settings.window),
+    )
 
 
 def _outcome(work: Callable[..., FusionResult], *arguments: Any) -> FusionResult | DDFMError:

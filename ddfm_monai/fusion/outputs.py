@@ -12,6 +12,7 @@ from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_group
 from ddfm_monai.fusion.picture import registration_picture, save_picture
 from ddfm_monai.fusion.pipeline import FusionResult
+from ddfm_monai.fusion.resume import sizes_of
 from ddfm_monai.settings import FusionSettings
 from ddfm_monai.volumes import PICTURE_SUFFIXES, WRITABLE_SUFFIXES, Source, stem_of, suffix_of, write_volume
 
@@ -98,7 +99,6 @@ def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
     )
     with atomic_group(target.parent, target) as folder:
         write_volume(result.fused, folder / target.name)
-        (folder / names["provenance"].name).write_text(json.dumps(result.provenance, indent=2) + "\n")
         if "preview" in names:
             save_picture(folder / names["preview"].name, result.reference01, result.second01, result.fused)
         if result.uncertainty is not None:
@@ -112,4 +112,6 @@ def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
             write_volume(cast(MetaTensor, flags), folder / names["check"].name)
         if result.page is not None:
             (folder / names["page"].name).write_text(result.page, encoding="utf-8")
+        record = {**result.provenance, "files": sizes_of(folder)}
+        (folder / names["provenance"].name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,10 +28,12 @@ from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.settings import FusionSettings, takes_settings
 from ddfm_monai.volume import in_space_of, name_of, spacing_of
 from ddfm_monai.volumes import (
+    Alignment,
     Registration,
     Source,
     colour_source,
     is_picture,
+    look_at_alignment,
     overlap_fraction,
     plan_pair,
     read_source,
@@ -40,7 +43,7 @@ from ddfm_monai.volumes import (
 from ddfm_monai.volumes.colour import with_luma
 from ddfm_monai.volumes.suv import suv_of
 
-__all__ = ["NOTICE", "FusionResult", "fuse_volumes"]
+__all__ = ["NOTICE", "FusionResult", "Meeting", "fuse_volumes", "meet"]
 
 _HEAD_LENGTH = 350.0  # mm; heads with necks are shorter
 _HEAD_AREA = 45_000.0  # mm2 of a slice; the largest heads have 33,000, narrow chests 60,000
@@ -86,6 +89,7 @@ def fuse_volumes(
     prior: nn.Module | str | Path = DEFAULT_PRIOR,
     settings: FusionSettings | None = None,
     progress: ProgressCallback = silent,
+    begin: Callable[[Meeting], None] = lambda meeting: None,
     **changes: Any,
 ) -> FusionResult:
     """Fuse two co-registered volumes of one patient, slice by slice, on the reference's grid.
@@ -98,6 +102,7 @@ def fuse_volumes(
             are; a known name; or a weight file.
         settings: all settings at once; those that are named besides replace its own.
         progress: called after every step; raising :class:`~ddfm_monai.errors.Cancelled` in it stops the fusion.
+        begin: told how the two lie, before the work.
         {settings}
 
     Raises:
@@ -112,7 +117,8 @@ def fuse_volumes(
     if chosen.window is not None and "ct" not in (a.scaling.kind, b.scaling.kind):
         raise UsageError(f"window is {chosen.window!r}, but neither source is a CT (name it by --second-kind ct).")
     values = _values(a, b) if chosen.units == "suv" else None
-    met = _meet(a, b, chosen, progress)
+    met = meet(a, b, chosen, progress)
+    begin(met)
     b = met.second
     keeps_colour = chosen.colour or (is_picture(a.volume) and (a.is_colour or b.is_colour))
     coloured = colour_source(a, b) if keeps_colour else None
@@ -129,10 +135,12 @@ def fuse_volumes(
         "notice": NOTICE,
         "software": _software(),
         **_made_by(network, inferer, chosen),
+        "settings": chosen.identity(),
         "reference": {**a.describe(), "noise": met.accounts[0]},
         "second": {**b.describe(), "noise": met.accounts[1], "overlap": round(met.overlap, 4)},
         **({"values": values} if values else {}),
         "registration": met.registration.describe() if met.registration else None,
+        "alignment": met.alignment.describe() if met.alignment else None,
         "slices": {"axis": plan.axis, "total": plan.shape[plan.axis], "fused": len(plan.boxes)},
         "voxels_brought_back_into_range": sampled.outside,
         "colour": keeps_colour,
@@ -168,33 +176,54 @@ def _made_by(network: Prior, inferer: DDFMInferer, chosen: FusionSettings) -> di
 
 
 @dataclass(frozen=True)
-class _Met:
+class Meeting:
     """The second source on the reference's grid, and what became of it on the way.
 
     Args:
+        reference: gives the grid.
         second: on the reference's grid.
         before: the same as it lay, where a registration has moved it; else None.
         registration: what was found, if it was asked for.
+        alignment: how the two lie, where it was looked at.
         overlap: shared part of the smaller volume, 0..1.
         noise: of the reference and of the second as they are now.
         accounts: of the noise of both as they were read, JSON-able.
         remarks: what a person should know.
     """
 
+    reference: Source
     second: Source
     before: MetaTensor | None
     registration: Registration | None
+    alignment: Alignment | None
     overlap: float
     noise: tuple[Noise | None, Noise | None]
     accounts: tuple[dict[str, Any] | None, dict[str, Any] | None]
     remarks: list[str]
 
+    def sentence(self) -> str:
+        """Grid, overlap and registration, in one line for people."""
+        shape = " x ".join(str(n) for n in self.reference.volume.shape[1:])
+        spacing = " x ".join(f"{mm:.3g}" for mm in spacing_of(self.reference.volume))
+        grid = f"the reference's grid, {shape}" + ("" if is_picture(self.reference.volume) else f", {spacing} mm")
+        moved = "resampled onto it" if self.second.resampled else "on it already"
+        how = "registered" if self.registration else "not registered, coordinates taken as they are"
+        return f"{grid}; second {moved}; overlap {self.overlap:.0%}; {how}"
 
-def _meet(a: Source, b: Source, chosen: FusionSettings, progress: ProgressCallback) -> _Met:
-    """Bring the second source onto the reference's grid, by registration if asked for, and its noise with it."""
+
+def meet(a: Source, b: Source, chosen: FusionSettings, progress: ProgressCallback) -> Meeting:
+    """Bring the second source onto the reference's grid, by registration if asked for, and its noise with it.
+
+    Raises:
+        UsageError, InputError: the two may not be fused, or cannot be registered.
+    """
     remarks = _check_origins(a, b, chosen)
-    registration = None
-    if chosen.register == "rigid":
+    registration = alignment = None
+    if chosen.register == "none":
+        alignment = look_at_alignment(a.grey, b.grey)
+        if alignment is not None and alignment.is_doubtful:
+            remarks += _remarks(rules.of_alignment(alignment.apart_mm, alignment.gain), a, b)
+    elif chosen.register == "rigid":
         progress(Progress("register", 0, 1))
         registration = register_rigid(a.grey, b.grey)
         progress(Progress("register", 1, 1, registration.sentence()))
@@ -207,7 +236,8 @@ def _meet(a: Source, b: Source, chosen: FusionSettings, progress: ProgressCallba
     moved = b.onto(a, transform)
     noise_moved = carried(noise_b, b, a, transform) if moved.resampled else noise_b
     accounts = describe_noise(noise_a, a), describe_noise(noise_b, b)
-    return _Met(moved, before, registration, overlap, (noise_a, noise_moved), accounts, remarks)
+    noise = noise_a, noise_moved
+    return Meeting(a, moved, before, registration, alignment, overlap, noise, accounts, remarks)
 
 
 def _check_origins(a: Source, b: Source, chosen: FusionSettings) -> list[str]:
@@ -216,7 +246,11 @@ def _check_origins(a: Source, b: Source, chosen: FusionSettings) -> list[str]:
     for missing in rules.of_colour((a.scaling.kind, b.scaling.kind), "yes" if chosen.colour else "no", in_colour):
         raise UsageError(missing.text(), missing.code)
     named = chosen.second_kind != "auto"
-    return _remarks(rules.of_origins(a.origin, b.origin, chosen.register, two_of_a_kind=named), a, b)
+    findings = rules.of_origins(a.origin, b.origin, chosen.register, two_of_a_kind=named)
+    findings += rules.of_order((a.scaling.kind, b.scaling.kind), chosen.reference_kind != "auto")
+    if a.sha256 == b.sha256 or torch.equal(a.volume.as_tensor(), b.volume.as_tensor()):
+        findings.append(rules.Finding("W_SAME_SOURCE", f"{name_of(a.volume)} and {name_of(b.volume)} are one image"))
+    return _remarks(findings, a, b)
 
 
 def _check_overlap(a: Source, b: Source, overlap: float, chosen: FusionSettings) -> list[str]:

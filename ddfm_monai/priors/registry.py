@@ -37,6 +37,7 @@ __all__ = [
     "find_prior",
     "known_priors",
     "load_prior",
+    "sha256_of_prior",
 ]
 
 DEFAULT_PRIOR = "medical"
@@ -154,6 +155,12 @@ def load_prior(name_or_path: str | Path, device: str | torch.device | None = Non
     network = _build(card)
     digest = fill(network, card.path, card.sha256)
     return ready(network, card.name if card.name in known_priors() else card.path.stem, digest).to(device or "cpu")
+
+
+def sha256_of_prior(name_or_path: str | Path) -> str:
+    """The hash of a prior's weight file as it is now; ``""`` if there is none."""
+    path = find_prior(name_or_path).path
+    return sha256_of(path) if path.is_file() else ""
 
 
 def as_prior(prior: nn.Module | str | Path) -> Prior:

@@ -26,7 +26,7 @@ from ddfm_monai.volumes.io import (
     suffix_of,
     write_volume,
 )
-from ddfm_monai.volumes.registration import Registration, register_rigid
+from ddfm_monai.volumes.registration import Alignment, Registration, look_at_alignment, register_rigid
 from ddfm_monai.volumes.slices import SliceBatch, SlicePlan, assemble, plan_slices, slice_axis, slice_batches
 from ddfm_monai.volumes.sources import Source, colour_source, plan_pair, read_source
 
@@ -36,6 +36,7 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "READABLE_SUFFIXES",
     "WRITABLE_SUFFIXES",
+    "Alignment",
     "Registration",
     "Scaling",
     "SliceBatch",
@@ -53,6 +54,7 @@ __all__ = [
     "guess_kind",
     "index_mapping",
     "is_picture",
+    "look_at_alignment",
     "make_volume",
     "overlap_fraction",
     "parse_window",

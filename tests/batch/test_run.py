@@ -21,13 +21,13 @@ from pydicom import dcmread
 from ddfm_monai.batch import case
 from ddfm_monai.batch.case import CaseJob, CaseOutcome, CaseSettings, run_case
 from ddfm_monai.batch.folder import new_case_folder
-from ddfm_monai.batch.lock import output_lock
 from ddfm_monai.batch.pair import PairingOptions, find_pairs
 from ddfm_monai.batch.report import BatchReport
 from ddfm_monai.batch.run import check_folders, check_settings, left_out, one_after_the_other, plan_jobs, run_batch
 from ddfm_monai.dicom import scan_folder
 from ddfm_monai.errors import Cancelled, ExitCode, UsageError
 from ddfm_monai.files import sha256_of
+from ddfm_monai.lock import output_lock
 from ddfm_monai.progress import Progress
 
 NAME = "Geheim^Patientin"

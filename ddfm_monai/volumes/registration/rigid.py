@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from ddfm_monai import space
 from ddfm_monai.errors import InputError
-from ddfm_monai.volume import grid_of, is_picture, name_of
+from ddfm_monai.volume import is_picture, name_of
 from ddfm_monai.volumes.colour import to_luma
 from ddfm_monai.volumes.registration.evidence import ELSEWHERE, gather
 from ddfm_monai.volumes.registration.result import Evidence, Registration
-from ddfm_monai.volumes.registration.search import COARSE, FINE, MIDDLE, Found, Search, displacement
+from ddfm_monai.volumes.registration.search import COARSE, FINE, MIDDLE, Found, Search, displacement, field_of_view
 
 __all__ = ["Examination", "doubts_about", "examine", "needless", "register_rigid"]
 
@@ -143,7 +143,7 @@ class Examination:
 
 def examine(fixed: MetaTensor, moving: MetaTensor) -> Examination:
     """Find the best match of two volumes, ``(1, X, Y, Z)`` in [0, 1], and gather the evidence for it."""
-    inverted = _field_of_view(moving) < _field_of_view(fixed)
+    inverted = field_of_view(moving) < field_of_view(fixed)
     search = Search(*((moving, fixed) if inverted else (fixed, moving)))
     optima = _optima(search)
     best = optima[0]
@@ -164,12 +164,6 @@ def _optima(search: Search) -> list[Found]:
     fine.append(search.refine(max(fine, key=lambda found: found.match).transform, FINE))  # a simplex can collapse early
     others = [Found(found.transform, search.at(FINE)(found.transform)) for found in middle]
     return sorted([*fine, *others], key=lambda found: -found.match)
-
-
-def _field_of_view(volume: MetaTensor) -> float:
-    """mm³"""
-    shape, affine = grid_of(volume)
-    return float(abs(np.linalg.det(affine[:3, :3])) * np.prod(shape))
 
 
 def _grey(volume: MetaTensor) -> MetaTensor:

@@ -13,9 +13,10 @@ from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
 from ddfm_monai import space
+from ddfm_monai.volume import grid_of
 from ddfm_monai.volumes.registration.similarity import BODY, Similarity
 
-__all__ = ["COARSE", "FINE", "HEAD_RADIUS", "MIDDLE", "Found", "Search", "displacement"]
+__all__ = ["COARSE", "FINE", "HEAD_RADIUS", "MIDDLE", "Found", "Search", "displacement", "field_of_view"]
 
 HEAD_RADIUS = 80.0
 """mm; rotations are counted by the way of a point at this distance."""
@@ -56,6 +57,12 @@ class Found:
 def displacement(first: space.Affine, second: space.Affine, points: NDArray[np.float64]) -> float:
     """How far ``(N, 3)`` points lie apart under two transforms, mean in mm."""
     return float(np.linalg.norm(space.apply(first, points) - space.apply(second, points), axis=1).mean())
+
+
+def field_of_view(volume: MetaTensor) -> float:
+    """mm³"""
+    shape, affine = grid_of(volume)
+    return float(abs(np.linalg.det(affine[:3, :3])) * np.prod(shape))
 
 
 class Search:

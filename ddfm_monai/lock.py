@@ -1,4 +1,4 @@
-"""One batch at a time per output folder."""
+"""One batch at a time per output folder, one fusion at a time per result."""
 
 from __future__ import annotations
 
@@ -6,30 +6,52 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ddfm_monai.errors import UsageError
 
-__all__ = ["output_lock"]
+__all__ = ["output_lock", "target_locks"]
 
 
 @contextmanager
 def output_lock(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Hold a lock file in ``folder`` while the block runs.
 
-    The lock of a process of this machine that no longer lives is taken over.
+    The folder is made if need be, and goes again if nothing came into it. The lock of a process of this machine that no
+    longer lives is taken over.
 
     Raises:
         UsageError: code ``E_LOCKED``; another batch works in the folder, or a batch of another machine may.
     """
     path = folder / name
+    made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
     _acquire(path)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+        for place in made:
+            with suppress(OSError):  # something is in it
+                place.rmdir()
+
+
+@contextmanager
+def target_locks(targets: Iterable[Path]) -> Iterator[None]:
+    """Hold a lock beside each of these outputs while the block runs: of two runs with one output, one is refused.
+
+    Args:
+        targets: files or folders to be made; of a result of several files that by which it is known, its JSON.
+
+    Raises:
+        UsageError: code ``E_LOCKED``; another process makes one of them.
+    """
+    with ExitStack() as locks:
+        for path in sorted(set(targets)):
+            locks.enter_context(output_lock(path.parent, f".{path.name}.lock"))
+        yield
 
 
 def _acquire(path: Path) -> None:
@@ -42,7 +64,7 @@ def _acquire(path: Path) -> None:
         with os.fdopen(handle, "w") as file:
             json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
         return
-    raise UsageError(f"{path}: another batch has just begun to work in this folder.", "E_LOCKED")
+    raise UsageError(f"{path}: another batch or fusion has just begun to write here.", "E_LOCKED")
 
 
 def _take_over_if_stale(path: Path) -> None:
@@ -55,8 +77,8 @@ def _take_over_if_stale(path: Path) -> None:
         pid, host = 0, "unknown"
     if host != socket.gethostname() or _alive(pid):
         raise UsageError(
-            f"{path}: another batch (process {pid} on {host}) works in this folder. Wait for it, choose another output "
-            "folder, or delete the lock file if that process is gone.",
+            f"{path}: another batch or fusion (process {pid} on {host}) writes here. Wait for it, choose another "
+            "output, or delete the lock file if that process is gone.",
             "E_LOCKED",
         )
     # Of several processes that find the lock stale, one wins the rename; the others then meet its new lock.
