@@ -478,11 +478,21 @@ def _emission(tissues: Array, sigma: float, rng: Rng) -> Array:
     picture = ndimage.gaussian_filter(picture, sigma)
     picture = picture * (1 + rng.uniform(0, 0.08) * _field((SIZE, SIZE), sigma * rng.uniform(0.4, 0.8), rng))
     picture = np.clip(picture / _top(picture, rng.uniform(97, 100)), 0, 1) ** np.exp(rng.uniform(-0.3, 0.4))
-    side = int(rng.uniform(0.4, 0.75) * SIZE) if rng.random() < 0.6 else SIZE  # of the scanner's own pixels
+    side, order = _display_grid(rng)
     picture = ndimage.zoom(picture, side / SIZE, order=1)
     if rng.random() < 0.6:
         picture = _pseudo_colour_luma(picture, rng)
-    return np.asarray(255 * ndimage.zoom(picture, SIZE / side, order=int(rng.choice([1, 3]))))
+    if order == 0:
+        return np.asarray(255 * picture.repeat(SIZE // side, 0).repeat(SIZE // side, 1))
+    return np.asarray(255 * ndimage.zoom(picture, SIZE / side, order=order))
+
+
+def _display_grid(rng: Rng) -> tuple[int, int]:
+    """The scanner's own pixels on a side, and how they fill the screen: 0 repeated, 1 and 3 interpolated."""
+    kind = rng.choice(["repeated", "interpolated", "own"], p=[0.4, 0.3, 0.3])
+    if kind == "interpolated":
+        return int(rng.uniform(0.4, 0.75) * SIZE), int(rng.choice([1, 3]))
+    return (SIZE // 2, 0) if kind == "repeated" else (SIZE, 1)
 
 
 def _pseudo_colour_luma(picture: Array, rng: Rng) -> Array:
