@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ddfm_monai.metrics.files import Evaluation, PairFiles
+    from ddfm_monai.metrics.lesions import Fuse
 
 __all__ = ["register"]
 
@@ -32,6 +33,12 @@ def evaluate(
     csv: Path = typer.Option(None, help="Write one line per pair to this CSV file."),
     json: Path = typer.Option(None, help="Write everything, slice by slice, to this JSON file."),
     html: Path = typer.Option(None, help="Write a report with pictures and explanations to this HTML file."),
+    lesions: bool = typer.Option(
+        False,
+        "--lesions",
+        help="Also fuse slices again with lesions put in, and say what is kept of them; for results of ddfm. "
+        "Takes minutes.",
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace existing output files."),
     settings: FusionSettings = typer.Option(None),
 ) -> int:
@@ -58,22 +65,103 @@ def evaluate(
     if not pairs:
         messages.print("Nothing to evaluate: no file name is in all three folders.")
         return ExitCode.NOTHING_TO_DO
+    methods = {pair.name: _method_of(pair.fused) for pair in pairs} if lesions else {}
     how = {"settings": settings, "pictures": 3 if len(pairs) == 1 else 1}
-    evaluations = _evaluate_all(pairs, how, messages)
+    evaluations = _evaluate_all(pairs, how, methods, messages)
     if evaluations:
         Console().print(terminal_table(evaluations))
         for evaluation in evaluations:
             typer.echo(f"{evaluation.name}: {check_sentence(evaluation.check)}")
         typer.echo("maximum, mean: of the same sources, pixel by pixel. Not for diagnostic use.")
-        for path, text in ((csv, csv_text), (json, json_text), (html, html_report)):
+        for path, text in ((csv, csv_text), (json, json_text)):
             if path:
                 _write(path, text(evaluations))
+        if html:
+            _write(html, html_report(evaluations, _how(pairs, settings)))
     if len(evaluations) == len(pairs):
         return ExitCode.DONE
     return ExitCode.SOME_FAILED if evaluations else ExitCode.ALL_FAILED
 
 
-def _evaluate_all(pairs: list[PairFiles], how: dict[str, Any], messages: Console) -> list[Evaluation]:
+def _how(pairs: list[PairFiles], settings: FusionSettings) -> dict[str, str]:
+    """Date, settings, and how the first result was made, for the report."""
+    from dataclasses import fields
+    from datetime import datetime
+
+    plain = FusionSettings()
+    changed = [
+        f"{item.name.replace('_', '-')} {getattr(settings, item.name)}"
+        for item in fields(FusionSettings)
+        if getattr(settings, item.name) != getattr(plain, item.name)
+    ]
+    said = {
+        "Date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "Pairs": str(len(pairs)),
+        "Settings": ", ".join(changed) or "the defaults",
+    }
+    made = _provenance(pairs[0].fused)
+    if made:
+        sampling = made.get("sampling", {})
+        said["Fused by"] = (
+            f"ddfm-monai {made['software'].get('ddfm_monai', '?')}, prior {made['prior']['name']}, "
+            f"likelihood {made['likelihood']['name']}, {sampling.get('steps')} steps, seed {sampling.get('seed')}"
+        ) + (" (the first pair)" if len(pairs) > 1 else "")
+    return said
+
+
+def _provenance(fused: Path) -> dict[str, Any]:
+    """What lies beside a result of ours; empty for others'."""
+    import json
+
+    from ddfm_monai.fusion.outputs import output_names
+
+    try:
+        made = json.loads(output_names(fused)["provenance"].read_text(encoding="utf-8"))
+        return made if {"software", "prior", "likelihood", "sampling"} <= made.keys() else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _method_of(fused: Path) -> Fuse:
+    """The fusion that made a file, by the JSON beside it: of upright slices ``(H, W, N)``, grey levels 0..255.
+
+    Raises:
+        UsageError: the file is none of ours.
+    """
+    import numpy as np
+
+    from ddfm_monai.fusion.pipeline import fuse_volumes
+    from ddfm_monai.priors import load_prior
+    from ddfm_monai.volumes import make_volume
+
+    made = _provenance(fused)
+    if not made:
+        raise UsageError(
+            f"{fused}: --lesions fuses again, and no JSON of ddfm that says how lies beside this file. For another "
+            "method's results use ddfm_monai.metrics.lesion_transfer in Python."
+        )
+    name = made["likelihood"]["name"]
+    prior = load_prior(made["prior"]["name"])
+    settings = FusionSettings(
+        likelihood="default" if name == "two-scale" else name,
+        steps=made["sampling"]["steps"],
+        seed=made["sampling"]["seed"],
+        reference_kind="picture",
+        second_kind="picture",
+    )
+
+    def fuse(a: Any, b: Any) -> Any:
+        upright = np.diag([-1.0, -1.0, 1.0, 1.0])  # x is the column, y the row of a slice with the front on top
+        sources = (make_volume(np.ascontiguousarray(x.swapaxes(0, 1)[None]), upright) for x in (a, b))
+        fused01 = fuse_volumes(*sources, prior=prior, settings=settings).fused[0].cpu().numpy().swapaxes(0, 1)
+        return np.clip(np.rint(255 * fused01), 0, 255).astype(np.uint8)
+
+    return fuse
+
+
+def _evaluate_all(
+    pairs: list[PairFiles], how: dict[str, Any], methods: dict[str, Fuse], messages: Console
+) -> list[Evaluation]:
     """Evaluate pair by pair; a pair that cannot be measured is named and left out."""
     from rich.progress import Progress
 
@@ -86,7 +174,10 @@ def _evaluate_all(pairs: list[PairFiles], how: dict[str, Any], messages: Console
             bar.reset(task, description=f"{number} of {len(pairs)}", total=None)
             try:
                 evaluation = evaluate_files(
-                    pair, **how, on_slice=lambda done, total: bar.update(task, completed=done, total=total)
+                    pair,
+                    **how,
+                    methods={"this fusion": methods[pair.name]} if methods else None,
+                    on_slice=lambda done, total: bar.update(task, completed=done, total=total),
                 )
             except (Cancelled, UsageError):
                 raise

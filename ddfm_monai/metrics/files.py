@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -18,8 +18,10 @@ from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.metrics.check import check_fusion
 from ddfm_monai.metrics.coherence import through_plane_coherence
 from ddfm_monai.metrics.colour import hue_error
+from ddfm_monai.metrics.lesions import Fuse
 from ddfm_monai.metrics.pair import evaluate_slice
 from ddfm_monai.metrics.slices import Grey8, foreground_slices, luma
+from ddfm_monai.metrics.study import LesionStudy, study_lesions
 from ddfm_monai.settings import FusionSettings
 from ddfm_monai.volumes import (
     PICTURE_SUFFIXES,
@@ -37,6 +39,7 @@ from ddfm_monai.volumes import (
     stem_of,
     suffix_of,
 )
+from ddfm_monai.volumes.kind import spoken
 
 __all__ = [
     "BASELINES",
@@ -76,20 +79,25 @@ class Evaluation:
         metrics: as `evaluate_pair`, and ``"coherence"`` for several slices, ``"hue_error"`` for colour results.
         baselines: `BASELINES` names to the same metrics of the maximum and the mean of the same sources.
         slices: slice index to its metrics.
-        pictures: slices to look at, each ``"A"``, ``"B"`` and ``"fused"``: ``(H, W)`` uint8, ``(H, W, 3)`` in colour.
-        flags: for each of these slices what `check_fusion` flags, ``(H, W)``.
+        pictures: slice index to what is to be looked at: ``"A"``, ``"B"``, ``"fused"`` and the names of `BASELINES`,
+            ``(H, W)`` uint8, ``(H, W, 3)`` in colour.
+        flags: slice index to what `check_fusion` flags, ``(H, W)``.
         check: share of the head of each kind of flag.
         notes: what the reader of the figures should know, a sentence each.
+        sources: ``"A"``, ``"B"`` and ``"fused"`` to what was read: kind and file name.
+        lesions: method to what it keeps of lesions that are put in, if that was asked for.
     """
 
     name: str
     metrics: dict[str, float]
     baselines: dict[str, dict[str, float]]
     slices: dict[int, dict[str, float]]
-    pictures: list[dict[str, NDArray[np.uint8]]]
+    pictures: dict[int, dict[str, NDArray[np.uint8]]]
     notes: list[str]
-    flags: list[NDArray[np.uint8]]
+    flags: dict[int, NDArray[np.uint8]]
     check: dict[str, float]
+    sources: dict[str, str]
+    lesions: dict[str, LesionStudy]
 
 
 def match_files(fused: Path, a: Path, b: Path) -> tuple[list[PairFiles], list[str]]:
@@ -133,6 +141,7 @@ class Triple(NamedTuple):
         a, b, fused: grey levels 0..255 or RGB.
         colours: ``(3, H, W, N)``, what a colour result's hues should be; None where there is no colour source.
         notes: what was done to bring the three together, a sentence each.
+        kinds: of a and b.
     """
 
     a: NDArray[np.uint8]
@@ -140,6 +149,7 @@ class Triple(NamedTuple):
     fused: NDArray[np.uint8]
     colours: NDArray[np.uint8] | None
     notes: list[str]
+    kinds: tuple[str, str]
 
 
 def read_triple(files: PairFiles, settings: FusionSettings | None = None) -> Triple:
@@ -171,6 +181,7 @@ def read_triple(files: PairFiles, settings: FusionSettings | None = None) -> Tri
         fused=_upright(fused, plan),
         colours=None if hue is None else _upright(hue.rgb() / 255, plan),
         notes=notes,
+        kinds=(a.scaling.kind, b.scaling.kind),
     )
 
 
@@ -199,6 +210,7 @@ def evaluate_files(
     *,
     settings: FusionSettings | None = None,
     pictures: int = 3,
+    methods: Mapping[str, Fuse] | None = None,
     on_slice: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Read a pair and its fusion (`read_triple`) and measure.
@@ -206,6 +218,7 @@ def evaluate_files(
     Args:
         files, settings: see `read_triple`.
         pictures: how many slices to keep for looking at.
+        methods: fusions that are asked what they keep of lesions in these slices; `BASELINES` are asked with them.
         on_slice: called with slices done and slices in all; what it raises stops the work.
     """
     triple = read_triple(files, settings)
@@ -224,16 +237,28 @@ def evaluate_files(
     check = check_fusion(fused, a, b)
     if triple.fused.shape[0] == 3 and triple.colours is not None:
         metrics["fused"]["hue_error"] = hue_error(triple.fused, triple.colours)
+    shown = _spread(indices, pictures)
+    studied = {**methods, **BASELINES} if methods else {}
     return Evaluation(
         name=files.name,
         metrics=metrics.pop("fused"),
         baselines=metrics,
         slices=slices["fused"],
-        pictures=[_views(triple, k) for k in _spread(indices, pictures)],
-        flags=[check.flags[..., k] for k in _spread(indices, pictures)],
+        pictures={k: _views(triple, k) for k in shown},
+        flags={k: check.flags[..., k] for k in shown},
         check=check.shares,
         notes=triple.notes,
+        sources=_called(files, triple.kinds),
+        lesions={
+            name: study_lesions(fuse, a[..., shown], b[..., shown], triple.kinds) for name, fuse in studied.items()
+        },
     )
+
+
+def _called(files: PairFiles, kinds: tuple[str, str]) -> dict[str, str]:
+    """What the three were; a DICOM folder by its kind alone, since folders of exports are named after patients."""
+    names = ["DICOM series" if path.is_dir() else path.name for path in (files.a, files.b, files.fused)]
+    return {"A": f"{spoken(kinds[0])}: {names[0]}", "B": f"{spoken(kinds[1])}: {names[1]}", "fused": names[2]}
 
 
 def check_result(
@@ -274,4 +299,6 @@ def _spread(indices: list[int], count: int) -> list[int]:
 
 def _views(triple: Triple, k: int) -> dict[str, NDArray[np.uint8]]:
     stacks = {"A": triple.a, "B": triple.b, "fused": triple.fused}
-    return {name: np.moveaxis(s[..., k], 0, -1) if len(s) == 3 else s[0, ..., k] for name, s in stacks.items()}
+    views = {name: np.moveaxis(s[..., k], 0, -1) if len(s) == 3 else s[0, ..., k] for name, s in stacks.items()}
+    a, b = (_grey8(stack[..., k : k + 1])[..., 0] for stack in (triple.a, triple.b))
+    return views | {name: fuse(a, b) for name, fuse in BASELINES.items()}

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
+from collections.abc import Mapping, Sequence
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddfm_monai._version import __version__
 from ddfm_monai.metrics.check import FLAGS
 from ddfm_monai.metrics.files import BASELINES, Evaluation, mean_metrics
 from ddfm_monai.metrics.glossary import FLAG_MEANINGS, GLOSSARY, WARNING
+from ddfm_monai.metrics.lesions import LESION_KINDS, SHARED_KINDS
 from ddfm_monai.metrics.tables import check_sentence
+from ddfm_monai.pages import page, picture
 
 __all__ = ["html_report"]
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .25em .7em; border-bottom: 1px solid #ddd }
-td { text-align: right; font-variant-numeric: tabular-nums } td:first-child, .words td { text-align: left }
-.scroll { overflow-x: auto } .warning { background: #fff6d9; padding: .6em 1em; border-left: 4px solid #e0b000 }
-figure { display: inline-block; margin: 0 .5em .5em 0 } figure img { width: 256px; background: #000 }
-figure { position: relative } figure svg { position: absolute; left: 0; top: 0; width: 256px; opacity: .6 }
-figure:hover svg { opacity: 0 } .invented { fill: #ff3c3c } .missing { fill: #ffbe00 } .detail { fill: #50aaff }
-figcaption { text-align: center; color: #555 }
+.figures td, .figures th { padding: .25em .42em; font-size: .9em }
+.slice { display: grid; grid-template-columns: repeat(5, 1fr); gap: .5em; margin: .3em 0 1.2em }
+.slice h3 { grid-column: 1 / -1; margin: .6em 0 0; font-size: 1em }
+figure { margin: 0; position: relative } figure img { width: 100%; display: block; background: #000 }
+figure svg { position: absolute; left: 0; top: 0; width: 100%; opacity: .6 } figure:hover svg { opacity: 0 }
+.invented { fill: #ff3c3c } .missing { fill: #ffbe00 } .detail { fill: #50aaff }
+figcaption { text-align: center; color: var(--faint) }
+@media (max-width: 800px) { .slice { grid-template-columns: repeat(2, 1fr) } }
 """
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 
 
-def html_report(evaluations: list[Evaluation]) -> str:
-    """The whole report as one HTML document."""
+def html_report(evaluations: Sequence[Evaluation], how: Mapping[str, str] | None = None) -> str:
+    """The whole report as one HTML document.
+
+    Args:
+        evaluations: at least one.
+        how: what the reader should know of the run, name to text: date, settings, how the fusion was made.
+    """
     rows = {evaluation.name: evaluation.metrics for evaluation in evaluations}
     if len(evaluations) > 1:
         rows = {"mean over all": mean_metrics(list(rows.values())), **rows}
@@ -41,43 +47,54 @@ def html_report(evaluations: list[Evaluation]) -> str:
         rows[f"pixelwise {name} instead"] = mean_metrics([e.baselines[name] for e in evaluations])
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Fusion quality</title>",
-        f"<style>{_STYLE}</style><h1>Fusion quality</h1>",
-        f"<p class='warning'><b>Read with care.</b> {html.escape(WARNING)}</p>",
+        f"<p class='warning'><b>Read with care.</b> {escape(WARNING)}</p>",
+        _pairs_of(how or {}),
         _table(rows, names),
         *(_pair(evaluation) for evaluation in evaluations),
         _glossary(names),
-        f"<p>ddfm-monai {__version__}. Not for diagnostic use.</p></html>",
     ]
-    return "\n".join(parts)
+    return page("Fusion quality", "\n".join(parts), _STYLE)
+
+
+def _pairs_of(said: Mapping[str, str]) -> str:
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in said.items())
+    return f"<table>{rows}</table>" if rows else ""
 
 
 def _table(rows: dict[str, dict[str, float]], names: list[str]) -> str:
-    head = "".join(f"<th>{name}{_ARROWS[GLOSSARY[name].better]}</th>" for name in names)
+    head = "".join(f"<th>{name.replace('_', ' ')}{_ARROWS[GLOSSARY[name].better]}</th>" for name in names)
     lines = []
     for label, row in rows.items():
         cells = "".join(f"<td>{row[name]:.3f}</td>" if name in row else "<td></td>" for name in names)
-        lines.append(f"<tr><td>{html.escape(label)}</td>{cells}</tr>")
-    return f"<div class='scroll'><table><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
+        lines.append(f"<tr><td>{escape(label)}</td>{cells}</tr>")
+    return f"<div class='scroll'><table class='figures'><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
 
 
 def _pair(evaluation: Evaluation) -> str:
-    lines = [f"<h2>{html.escape(evaluation.name)}</h2>", *(f"<p>{html.escape(n)}</p>" for n in evaluation.notes)]
-    lines.append(f"<p>{html.escape(check_sentence(evaluation.check))} Point at a fused picture to see it without.</p>")
-    for views, flags in zip(evaluation.pictures, evaluation.flags, strict=True):
-        figures = (
-            f"<figure><img alt='{name}' src='{_data_uri(view)}'>{_overlay(flags) if name == 'fused' else ''}"
-            f"<figcaption>{name}</figcaption></figure>"
-            for name, view in views.items()
-        )
-        lines.append(f"<div>{''.join(figures)}</div>")
+    lines = [f"<h2>{escape(evaluation.name)}</h2>", _pairs_of(evaluation.sources)]
+    lines += [f"<p>{escape(note)}</p>" for note in evaluation.notes]
+    lines.append(f"<p>{escape(check_sentence(evaluation.check))} Point at a fused picture to see it without.</p>")
+    lines += [_slice(evaluation, k) for k in evaluation.pictures]
+    lines.append(_lesions(evaluation))
     return "\n".join(lines)
 
 
-def _data_uri(view: NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(view)).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _slice(evaluation: Evaluation, k: int) -> str:
+    """A row of pictures: the sources, the fusion, and what it is to be compared with."""
+    figures = []
+    for name, view in evaluation.pictures[k].items():
+        caption = f"{name}: {evaluation.sources[name].partition(':')[0]}" if name in "AB" else name
+        over = _overlay(evaluation.flags[k]) if name == "fused" else ""
+        figures.append(f"<figure>{_image(view, name)}{over}<figcaption>{escape(caption)}</figcaption></figure>")
+    measured = evaluation.slices.get(k, {})
+    few = ", ".join(f"{name} {measured[name]:.2f}" for name in ("SSIM", "VIF", "Qabf") if name in measured)
+    return f"<div class='slice'><h3>Slice {k} <span class='faint'>{few}</span></h3>{''.join(figures)}</div>"
+
+
+def _image(view: NDArray[np.uint8], name: str) -> str:
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(view)).save(content, "PNG", optimize=True)
+    return picture(content.getvalue(), name)
 
 
 def _overlay(flags: NDArray[np.uint8]) -> str:
@@ -92,20 +109,59 @@ def _overlay(flags: NDArray[np.uint8]) -> str:
     return f"<svg viewBox='0 0 {width} {height}'>{''.join(runs)}</svg>"
 
 
+_QUESTIONS = (
+    ("transfer", LESION_KINDS, "Contrast kept of a lesion that one source shows (1: all, 0: none)"),
+    ("shared", SHARED_KINDS, "Contrast kept of a lesion that both show, equally strong"),
+    (
+        "efficiency",
+        LESION_KINDS,
+        "Detectability: efficiency of an observer (1: nothing lost)",
+    ),
+    ("false_positives", LESION_KINDS, "Lesions seen where there are none (0.05 in the source)"),
+)
+
+
+def _lesions(evaluation: Evaluation) -> str:
+    """What the method keeps of lesions, beside the maximum and the mean."""
+    if not evaluation.lesions:
+        return ""
+    parts = ["<h3>Lesions put into these slices, and fused again</h3>"]
+    noise = next(iter(evaluation.lesions.values())).noise
+    parts.append(
+        "<p class='faint'>a, b: in the first, in the second source. + bright, - dark. Noise of the observer study: "
+        f"{noise[0]} in A, {noise[1]} in B, in the lesion's source alone. With so few lesions an efficiency is certain "
+        "to about 0.2.</p>"
+    )
+    for what, kinds, title in _QUESTIONS:
+        rows = {name: getattr(study, what) for name, study in evaluation.lesions.items()}
+        if not any(rows.values()):
+            parts.append(f"<p>{escape(title)}: too little tissue of these slices has room for such lesions.</p>")
+            continue
+        head = "".join(f"<th>{kind}</th>" for kind in kinds)
+        lines = "".join(
+            f"<tr><td>{escape(name)}</td>"
+            + "".join(f"<td>{row[kind]:.2f}</td>" if kind in row else "<td></td>" for kind in kinds)
+            + "</tr>"
+            for name, row in rows.items()
+        )
+        parts.append(f"<table class='figures'><tr><th>{escape(title)}</th>{head}</tr>{lines}</table>")
+    return "\n".join(parts)
+
+
 def _glossary(names: list[str]) -> str:
     rows = (
-        f"<tr><td><b>{name}</b></td><td>{html.escape(GLOSSARY[name].title)}</td>"
-        f"<td>{html.escape(GLOSSARY[name].meaning)}</td><td>{html.escape(GLOSSARY[name].pitfall)}</td></tr>"
+        f"<tr><td><b>{name}</b></td><td>{escape(GLOSSARY[name].title)}</td>"
+        f"<td>{escape(GLOSSARY[name].meaning)}</td><td>{escape(GLOSSARY[name].pitfall)}</td></tr>"
         for name in names
     )
     head = "<tr><th></th><th>name</th><th>what it measures</th><th>what it rewards wrongly</th></tr>"
     arrows = "↑ higher is meant to be better, ↓ lower, no arrow: neither."
     flags = "".join(
         f"<tr><td><svg width='12' height='12'><rect class='{name}' width='12' height='12'/></svg> <b>{name}</b></td>"
-        f"<td>{html.escape(meaning)}</td></tr>"
+        f"<td>{escape(meaning)}</td></tr>"
         for name, meaning in FLAG_MEANINGS.items()
     )
     return (
-        f"<h2>What the columns mean</h2><p>{arrows}</p><table class='words'>{head}{''.join(rows)}</table>"
-        f"<h2>What the colours mean: look at the sources there</h2><table class='words'>{flags}</table>"
+        f"<h2>What the columns mean</h2><p>{arrows}</p><div class='scroll'><table>{head}{''.join(rows)}</table></div>"
+        f"<h2>What the colours mean: look at the sources there</h2><table>{flags}</table>"
     )

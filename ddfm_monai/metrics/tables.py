@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ddfm_monai._version import __version__
@@ -61,6 +62,9 @@ def json_text(evaluations: list[Evaluation]) -> str:
             "baselines": evaluation.baselines,
             "slices": {str(index): metrics for index, metrics in evaluation.slices.items()},
             "check": evaluation.check,
+            "sources": evaluation.sources,
+            "pictures": list(evaluation.pictures),
+            "lesions": {name: asdict(study) for name, study in evaluation.lesions.items()},
             "notes": evaluation.notes,
         }
         for evaluation in evaluations

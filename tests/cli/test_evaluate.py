@@ -19,9 +19,12 @@ from dicom.results import SMALL, derivation, values_of  # tests/dicom
 from dicom.synthetic import save_pair
 from PIL import Image
 
+from ddfm_monai import fuse_volumes
 from ddfm_monai.cli import main
 from ddfm_monai.dicom.write import write_grey
+from ddfm_monai.fusion.outputs import write_outputs
 from ddfm_monai.metrics import METRIC_NAMES, evaluate_pair
+from ddfm_monai.metrics.study import LesionStudy
 from ddfm_monai.volumes import choose_scaling, colour, make_volume, read_volume, resample_to, write_volume
 
 Run = Callable[..., tuple[int, str, str]]
@@ -84,9 +87,19 @@ def test_table_csv_json_and_html_of_a_volume(ddfm: Run, pair: tuple[Path, Path],
     assert metrics_in(files["csv"]) == pytest.approx(found["metrics"])
 
     report = files["html"].read_text()
-    assert "http" not in report.lower()
+    assert "http:" not in report.lower() and "https:" not in report.lower()
+    for words in (
+        "MR: head_mri.nii.gz",
+        "CT: head_ct.nii.gz",
+        "Slice 1",
+        "Slice 3",
+        "maximum",
+        "Date",
+        "the defaults",
+    ):
+        assert words in report, words
     pictures = [Image.open(io.BytesIO(base64.b64decode(x))) for x in re.findall(r"base64,([^']+)'", report)]
-    assert len(pictures) == 9 and all(image.size == (56, 64) for image in pictures)
+    assert len(pictures) == 15 and all(image.size == (56, 64) for image in pictures)
     assert all(np.ptp(np.asarray(image)) > 100 for image in pictures)
     assert all(name in report for name in METRIC_NAMES) and "rewards wrongly" in report
 
@@ -170,6 +183,44 @@ def test_dicom_series_give_what_the_fused_nifti_gives(ddfm: Run, tmp_path: Path)
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
+def test_lesions_are_asked_of_the_fusion_that_made_the_file(
+    ddfm: Run, pair: tuple[Path, Path], tiny_prior_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = fuse_volumes(*pair, prior=tiny_prior_path, steps=1, seed=11)
+    result.provenance["prior"]["name"] = str(tiny_prior_path)
+    write_outputs(result, tmp_path / "made.nii.gz")
+    asked = []
+
+    def study(fuse: Callable, a: np.ndarray, b: np.ndarray, kinds: tuple[str, str]) -> LesionStudy:
+        asked.append((fuse(a, b), a, b, kinds))
+        return LesionStudy({"a+": 0.91}, {"a+b-": 0.42}, {"b-": 0.63}, {"b-": 0.07}, ("zero-filled", "soft"))
+
+    monkeypatch.setattr("ddfm_monai.metrics.files.study_lesions", study)
+    code, _, err = ddfm(tmp_path / "made.nii.gz", *pair, "--lesions", "--html", tmp_path / "q.html")
+    assert code == 0, err
+    (ours, a, b, kinds), (maximum, *_), (mean, *_) = asked
+    assert kinds == ("mr", "ct") and ours.shape == a.shape == (64, 56, 3)
+    assert np.array_equal(maximum, np.maximum(a, b)) and not np.array_equal(ours, maximum)
+    assert np.abs(mean - (a / 2 + b / 2)).max() <= 0.5
+    report = (tmp_path / "q.html").read_text()
+    for words in ("0.91", "0.42", "0.63", "0.07", "this fusion", "seed 11", "1 steps"):
+        assert words in report, words
+    (tmp_path / "made.json").unlink()
+    code, _, err = ddfm(tmp_path / "made.nii.gz", *pair, "--lesions")
+    assert code == 2 and "no JSON of ddfm" in err
+
+
+def test_a_dicom_folder_is_called_by_its_kind_alone(ddfm: Run, tmp_path: Path) -> None:
+    save_pair(tmp_path / "Geheim^Patientin", **SMALL)
+    folder = tmp_path / "Geheim^Patientin"
+    made = derivation(folder / "mr", folder / "ct")
+    write_volume(make_volume(values_of(made.base)[None], made.base.volume.affine), tmp_path / "fused.nii.gz")
+    code, _, err = ddfm(tmp_path / "fused.nii.gz", folder / "mr", folder / "ct", "--html", tmp_path / "q.html")
+    assert code == 0, err
+    report = (tmp_path / "q.html").read_text()
+    assert "MR: DICOM series" in report and "CT: DICOM series" in report and "Geheim" not in report
+
+
 # --- folders
 
 
@@ -183,7 +234,7 @@ def test_folders_match_by_name(ddfm: Run, tmp_path: Path) -> None:
     assert code == 0
     assert "three" in err and "mean of 2 pairs" in out
     assert [row["name"] for row in csv.DictReader((tmp_path / "q.csv").open())] == ["one", "two"]
-    assert (tmp_path / "q.html").read_text().count("base64,") == 6
+    assert (tmp_path / "q.html").read_text().count("base64,") == 10
 
 
 def test_one_bad_pair_of_several_is_named_and_the_rest_is_measured(ddfm: Run, tmp_path: Path) -> None:
