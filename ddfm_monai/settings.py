@@ -18,6 +18,7 @@ __all__ = [
     "CT_WINDOWS",
     "KINDS",
     "LIKELIHOODS",
+    "PICTURES",
     "PRECISIONS",
     "REGISTER",
     "UNITS",
@@ -31,6 +32,7 @@ KINDS = ("mr", "ct", "pet", "spect", "picture")
 REGISTER = ("none", "rigid", "trust")
 UNITS = ("none", "suv")
 LIKELIHOODS = ("default", "paper", "published")
+PICTURES = ("planes", "mosaic")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 CT_WINDOWS = {"brain": (40.0, 80.0), "soft": (40.0, 400.0), "bone": (400.0, 1800.0)}

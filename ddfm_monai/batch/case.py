@@ -261,7 +261,7 @@ def derive(
     remarks = [problem.code for problem in (*reference.warnings, *second.warnings, *pair.warnings)]
     remarks += [warning.partition(":")[0] for warning in result.provenance["warnings"] if warning.startswith("W_")]
     outputs = [_output(series) for series in _write_series(result, derivation, pair, settings, folder)]
-    _picture(result, pair, folder / "preview.png")
+    _picture(result, folder / "preview.png")
     if result.registration is not None:
         uid = write_registration(derivation, folder / "registration.dcm")
         _picture_registration(result, folder / "registration.png")
@@ -282,11 +282,10 @@ def derive(
     }
 
 
-def _picture(result: FusionResult, pair: Pair, path: Path) -> None:
-    from ddfm_monai.fusion.picture import save_picture  # torch and MONAI: not for the scan
+def _picture(result: FusionResult, path: Path) -> None:
+    from ddfm_monai.fusion.outputs import write_preview  # torch and MONAI: not for the scan
 
-    titles = (pair.reference.kind.upper(), pair.second.kind.upper(), "Fused")
-    save_picture(path, result.reference01, result.second01, result.fused, titles)
+    write_preview(result, path)
 
 
 def _picture_registration(result: FusionResult, path: Path) -> None:

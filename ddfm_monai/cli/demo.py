@@ -63,9 +63,8 @@ def run_demo(
         UsageError: if there are results already, and ``overwrite`` is not given.
     """
     from ddfm_monai.files import atomic_path, check_writable_target
-    from ddfm_monai.fusion.outputs import output_names
+    from ddfm_monai.fusion.outputs import output_names, write_preview
     from ddfm_monai.fusion.page import with_page
-    from ddfm_monai.fusion.picture import save_picture
     from ddfm_monai.lock import target_locks
     from ddfm_monai.phantom import write_phantom
     from ddfm_monai.volumes import read_source
@@ -84,8 +83,7 @@ def run_demo(
     with target_locks([results["provenance"]]):
         result = _run_bundle(settings, progress)
     # once more, with planes through the lesions
-    sources01_and_fused = result.reference01, result.second01, result.fused
-    save_picture(results["preview"], *sources01_and_fused, ("MRI", "CT", "Fused"), _through_lesions())
+    write_preview(result, results["preview"], point=_through_lesions())
     both = read_source(sources.mri, "reference"), read_source(sources.ct, "second")
     with atomic_path(results["page"]) as temporary:
         temporary.write_text(str(with_page(result, *both, _through_lesions()).page), encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ddfm_monai.cli.host import Host, host
-from ddfm_monai.cli.options import PRIOR, with_settings
+from ddfm_monai.cli.options import PICTURE, PRIOR, Picture, with_settings
 from ddfm_monai.errors import ExitCode, UsageError
 from ddfm_monai.settings import FusionSettings
 
@@ -40,6 +40,7 @@ def fuse(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace existing results."),
     check: bool = typer.Option(False, "--check", help="Also write a map of where to look at the sources."),
     html: bool = typer.Option(False, "--html", help="Also write an HTML page to compare result and sources."),
+    picture: Picture = PICTURE,
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be fused and how; write nothing."),
     quiet: bool = typer.Option(False, "-q", "--quiet", help="Say nothing but warnings and errors."),
     verbose: bool = typer.Option(False, "-v", "--verbose", help="Say more of each result: model, noise, time."),
@@ -78,7 +79,7 @@ def fuse(
         if not found.jobs:
             person.say(f"{reference}, {second or reference}: no file names in common; nothing to do.")
             return ExitCode.NOTHING_TO_DO
-        plan = _Plan(found.jobs, found.is_folder, found.lonely, prior, settings, overwrite, check, html)
+        plan = _Plan(found.jobs, found.is_folder, found.lonely, prior, settings, overwrite, check, html, picture.value)
         return _rehearse(plan, person) if dry_run else _fuse_jobs(plan, person)
 
 
@@ -197,6 +198,7 @@ class _Plan:
     overwrite: bool
     check: bool
     html: bool
+    picture: str
 
     def names(self, job: Job) -> dict[str, Path]:
         """Role to path of all files of a job's result."""
@@ -293,6 +295,7 @@ def _fuse_jobs(plan: _Plan, person: Host) -> int:
             met=person.met,
             inspect=inspect,
             page=plan.html,
+            picture=plan.picture,
             progress=person.progress,
         ):
             if outcome.error is None:

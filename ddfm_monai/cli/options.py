@@ -11,11 +11,14 @@ from typing import Any, cast
 
 import typer
 
-from ddfm_monai.settings import FusionSettings
+from ddfm_monai.settings import PICTURES, FusionSettings
 
-__all__ = ["PRIOR", "choice", "with_settings"]
+__all__ = ["PICTURE", "PRIOR", "Picture", "choice", "with_settings"]
 
 PRIOR = typer.Option("medical", help="A known prior (ddfm prior list) or a weight file.")
+
+Picture = Enum("Picture", {name: name for name in PICTURES}, type=str)  # type: ignore[misc]
+PICTURE = typer.Option("planes", help="What the PNG shows: three planes, or many slices.")
 
 _KINDS = ("reference_kind", "second_kind")
 _FLAGS = {"colour": ("--colour", "--color")}

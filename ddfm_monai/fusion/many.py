@@ -79,6 +79,7 @@ def fuse_many(
     met: Callable[[Meeting], None] = lambda meeting: None,
     inspect: Callable[[FusionResult], FusionResult] = lambda result: result,
     page: bool = False,
+    picture: str = "planes",
     progress: ProgressCallback = silent,
 ) -> Iterator[Done]:
     """Fuse pair after pair and write each result whole.
@@ -91,6 +92,7 @@ def fuse_many(
         met: told how the two lie, before they are fused.
         inspect: given each result before it is written; gives what is to be written.
         page: also make an HTML page to look at each.
+        picture: what the picture beside each shows, one of :data:`~ddfm_monai.settings.PICTURES`.
         progress: of the job that is fused now.
 
     Yields:
@@ -118,7 +120,9 @@ def fuse_many(
                 result = _outcome(fuse, job, sources)
                 if pending is not None:
                     yield pending.result()
-                pending = writer.submit(_write, job, result, started)  # not before the caller has heard of the last
+                pending = writer.submit(
+                    _write, job, result, started, picture
+                )  # not before the caller has heard of the last
         except (Exception, KeyboardInterrupt):
             if pending is not None:
                 yield pending.result()  # is written all the same, so the caller hears of it before the error
@@ -181,11 +185,11 @@ def _of_pair(error: Exception) -> DDFMError:
     return known
 
 
-def _write(job: Job, result: FusionResult | DDFMError, started: float) -> Done:
+def _write(job: Job, result: FusionResult | DDFMError, started: float, picture: str) -> Done:
     if isinstance(result, DDFMError):
         return Done(job, error=result)
     try:
-        outputs = write_outputs(result, job.target)
+        outputs = write_outputs(result, job.target, picture)
     except _STOPS_ALL:
         raise
     except Exception as error:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import atomic_group
-from ddfm_monai.fusion.picture import registration_picture, save_picture
+from ddfm_monai.fusion.picture import registration_picture, save_mosaic, save_picture
 from ddfm_monai.fusion.pipeline import FusionResult
 from ddfm_monai.fusion.resume import sizes_of
 from ddfm_monai.settings import FusionSettings
 from ddfm_monai.volumes import PICTURE_SUFFIXES, WRITABLE_SUFFIXES, Source, stem_of, suffix_of, write_volume
+from ddfm_monai.volumes.kind import titles_of
 
-__all__ = ["check_fits", "check_target", "output_names", "write_outputs", "write_registration_picture"]
+__all__ = [
+    "check_fits",
+    "check_target",
+    "output_names",
+    "write_outputs",
+    "write_preview",
+    "write_registration_picture",
+]
 
 
 def check_target(target: Path) -> None:
@@ -74,12 +83,42 @@ def write_registration_picture(result: FusionResult, path: Path) -> None:
         registration_picture(path, result.reference01, result.second_before01, result.second01)
 
 
-def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
+def write_preview(
+    result: FusionResult, path: Path, picture: str = "planes", point: Sequence[float] | None = None
+) -> None:
+    """Write the PNG to look at a result, with its modalities and windows named.
+
+    Args:
+        result: of :func:`ddfm_monai.fuse_volumes`.
+        path: the PNG, replaced if it exists.
+        picture: what it shows, one of :data:`~ddfm_monai.settings.PICTURES`.
+        point: RAS mm, where three planes cross; default: where the sources show and differ most.
+    """
+    scalings = [result.provenance[role]["scaling"] for role in ("reference", "second")]
+    titles = (*titles_of(*(scaling["kind"] for scaling in scalings)), "Fused")
+    windows = (*map(_window, scalings), "no unit" if result.fused.shape[0] == 1 else "in colour")
+    volumes = result.reference01, result.second01, result.fused
+    if picture == "mosaic":
+        save_mosaic(path, *volumes, titles, windows)
+    else:
+        save_picture(path, *volumes, titles, point, windows)
+
+
+def _window(scaling: Mapping[str, Any]) -> str:
+    """What black and white of a source are, in few words."""
+    low, high, zero = scaling["low"], scaling["high"], scaling.get("zero")
+    if zero is not None:
+        return f"level {(low + high) / 2 - zero:g}, width {high - low:g} HU"
+    return f"black {low:.3g}, white {high:.3g}"
+
+
+def write_outputs(result: FusionResult, target: Path, picture: str = "planes") -> dict[str, Path]:
     """Write everything that belongs to a result, all of it or nothing; existing files are replaced.
 
     Args:
         result: of :func:`ddfm_monai.fuse_volumes`.
         target: path of the fused volume; its ending chooses the format.
+        picture: what the picture beside it shows, one of :data:`~ddfm_monai.settings.PICTURES`.
 
     Returns:
         Role to path, as :func:`output_names`.
@@ -100,7 +139,7 @@ def write_outputs(result: FusionResult, target: Path) -> dict[str, Path]:
     with atomic_group(target.parent, target) as folder:
         write_volume(result.fused, folder / target.name)
         if "preview" in names:
-            save_picture(folder / names["preview"].name, result.reference01, result.second01, result.fused)
+            write_preview(result, folder / names["preview"].name, picture)
         if result.uncertainty is not None:
             write_volume(result.uncertainty, folder / names["uncertainty"].name)
         if result.registration is not None:

@@ -15,7 +15,7 @@ from ddfm_monai.files import atomic_path
 from ddfm_monai.volumes import affine_of, is_picture, make_volume, spacing_of
 from ddfm_monai.volumes.grids import nearest_ras
 
-__all__ = ["informative_point", "registration_picture", "save_picture"]
+__all__ = ["informative_point", "registration_picture", "save_mosaic", "save_picture"]
 
 _BACKGROUND = (13, 16, 22)
 _PANEL = (0, 0, 0)
@@ -29,6 +29,8 @@ _HEADER = 40
 _FOOTER = 34
 _SIDE = 18
 _TILE = 24.0  # mm, of the checkerboard
+_BARS = (100, 50, 20, 10, 5, 2, 1)  # mm, of the scale bar
+_MOST_SLICES, _PER_BAND, _TILE_WIDTH, _ROW_TITLE = 18, 6, 168, 84  # of the mosaic
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,13 @@ def save_picture(
     fused: MetaTensor,
     titles: Sequence[str] = ("Reference", "Second", "Fused"),
     point: Sequence[float] | None = None,
+    windows: Sequence[str] = (),
 ) -> None:
     """Write a PNG with the columns reference, second, fused, and the rows axial, coronal, sagittal.
 
     Radiological convention: the patient's right is on the left of axial and coronal planes; letters say so. Aspect
     follows the voxel spacing. The planes are cropped to what is not black in any of the three. Pictures and volumes
-    with one slice give one row.
+    with one slice give one row. A bar gives the scale in mm.
 
     Args:
         path: the PNG, replaced if it exists.
@@ -70,16 +73,12 @@ def save_picture(
         fused: the result on the same grid.
         titles: three short captions.
         point: RAS mm, where the planes cross; default: where the sources show and differ most.
+        windows: what black and white are in each, a few words under the captions.
 
     Raises:
         InputError: the three are not of one shape.
     """
-    volumes = (reference01, second01, fused)
-    if len({tuple(volume.shape[1:]) for volume in volumes}) != 1:
-        shapes = ", ".join(" x ".join(str(n) for n in volume.shape[1:]) for volume in volumes)
-        raise InputError(f"{path}: the three volumes have different shapes ({shapes}); expected one grid.", "E_SHAPES")
-    turned = [nearest_ras(volume) for volume in volumes]
-    arrays, affine = [array for array, _ in turned], turned[0][1]
+    arrays, affine = _on_one_grid(path, (reference01, second01, fused))
     shape = arrays[0].shape[1:]
     overviews, steps = _overviews(arrays)
     box = _visible_box(overviews, steps, shape)
@@ -92,7 +91,7 @@ def save_picture(
     heights = [max(_LOWEST_PANEL, round(size[plane.rows] * scale)) for plane in planes]
     canvas = Image.new("RGB", _canvas_size(heights), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    _draw_titles(draw, titles)
+    _draw_titles(draw, titles, windows)
     top = _HEADER
     for plane, height in zip(planes, heights, strict=True):
         for column, array in enumerate(arrays):
@@ -101,16 +100,98 @@ def save_picture(
             _draw_panel(canvas, corner, height, _plane_picture(array, plane, centre, box, extent))
             if lettered:
                 _draw_letters(draw, corner, height, plane)
+                _draw_scale(draw, corner, (_PANEL_WIDTH, height), scale)
         top += height + _GAP
-    _draw_footer(draw, canvas.size, affine, centre if lettered else None)
+    _draw_footer(draw, canvas.size, _where(affine, centre) if lettered else "")
     with atomic_path(Path(path)) as temporary:
         canvas.save(temporary, format="PNG", optimize=True)
 
 
+def save_mosaic(
+    path: str | Path,
+    reference01: MetaTensor,
+    second01: MetaTensor,
+    fused: MetaTensor,
+    titles: Sequence[str] = ("Reference", "Second", "Fused"),
+    windows: Sequence[str] = (),
+    slices: Sequence[int] | None = None,
+) -> None:
+    """Write a PNG with many axial slices, each as reference, second source and fused one under the other.
+
+    Args:
+        path, reference01, second01, fused, titles, windows: as of :func:`save_picture`.
+        slices: which, counted from 0 from the feet up; default: up to 18, evenly spaced over what is not black.
+
+    Raises:
+        InputError: the three are not of one shape, or have no such slice.
+    """
+    arrays, affine = _on_one_grid(path, (reference01, second01, fused))
+    shape = arrays[0].shape[1:]
+    box = _visible_box(*_overviews(arrays), shape)
+    chosen = _evenly(box[2]) if slices is None else list(slices)
+    if not chosen or not all(0 <= number < shape[2] for number in chosen):
+        raise InputError(f"{path}: slices {chosen}: expected numbers from 0 to {shape[2] - 1}.", "E_SLICES")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    width, depth = ((part.stop - part.start) * float(size) for part, size in zip(box[:2], spacing[:2], strict=True))
+    scale = min(_TILE_WIDTH / width, 1.5 * _TILE_WIDTH / depth)
+    tile = max(1, round(width * scale)), max(1, round(depth * scale))
+    bands = [chosen[start : start + _PER_BAND] for start in range(0, len(chosen), _PER_BAND)]
+    columns = max(3, len(bands[0]))  # the foot of the picture needs room
+    band_height = _SIDE + 3 * (tile[1] + 2) + _GAP
+    size = (2 * _SIDE + _ROW_TITLE + columns * (tile[0] + 2), _GAP + len(bands) * band_height + _FOOTER)
+    canvas = Image.new("RGB", size, _BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for number, band in enumerate(bands):
+        top = _GAP + number * band_height
+        _draw_row_titles(draw, top + _SIDE, tile[1] + 2, titles, windows)
+        for column, index in enumerate(band):
+            corner = (_SIDE + _ROW_TITLE + column * (tile[0] + 2), top + _SIDE)
+            place = affine[2, :3] @ [shape[0] / 2, shape[1] / 2, index] + affine[2, 3]
+            text = f"{index + 1} · S {place:.0f}"
+            font = ImageFont.load_default(12)
+            draw.text((corner[0] + tile[0] // 2, top + 8), text, fill=_FAINT, font=font, anchor="mm")
+            for row, array in enumerate(arrays):
+                picture = _plane_picture(array, _PLANES[0], np.array([0, 0, index]), box, tile)
+                canvas.paste(picture, (corner[0], corner[1] + row * (tile[1] + 2)))
+    note = ""
+    if not is_picture(reference01):
+        _draw_scale(draw, (_SIDE + _ROW_TITLE, _GAP + _SIDE), tile, scale)
+        note = "axial slices, number and place in mm   ·   patient's right is on the left"
+    _draw_footer(draw, canvas.size, note)
+    with atomic_path(Path(path)) as temporary:
+        canvas.save(temporary, format="PNG", optimize=True)
+
+
+def _draw_row_titles(
+    draw: ImageDraw.ImageDraw, top: int, step: int, titles: Sequence[str], windows: Sequence[str]
+) -> None:
+    """The captions of a mosaic's three rows, and their windows in small letters."""
+    for row, title in enumerate(titles):
+        y = top + row * step + step // 2
+        draw.text((_SIDE, y), title, fill=_TEXT, font=ImageFont.load_default(15), anchor="lm")
+        for line, words in enumerate(windows[row].split(", ") if windows else ()):
+            font = ImageFont.load_default(11)
+            draw.text((_SIDE, y + 17 + 13 * line), words, fill=_FAINT, font=font, anchor="lm")
+
+
+def _evenly(part: slice) -> list[int]:
+    """Up to 18 slices of a range, evenly spaced, the outermost left out where there are more."""
+    count = min(_MOST_SLICES, part.stop - part.start)
+    return np.floor(part.start + (np.arange(count) + 0.5) * (part.stop - part.start) / count).astype(int).tolist()
+
+
+def _on_one_grid(path: str | Path, volumes: Sequence[MetaTensor]) -> tuple[list[np.ndarray], np.ndarray]:
+    """The arrays with axes next to R, A, S and their affine; raises InputError for different shapes."""
+    if len({tuple(volume.shape[1:]) for volume in volumes}) != 1:
+        shapes = ", ".join(" x ".join(str(n) for n in volume.shape[1:]) for volume in volumes)
+        raise InputError(f"{path}: the three volumes have different shapes ({shapes}); expected one grid.", "E_SHAPES")
+    turned = [nearest_ras(volume) for volume in volumes]
+    return [array for array, _ in turned], turned[0][1]
+
+
 def informative_point(volumes: Sequence[MetaTensor]) -> tuple[float, float, float]:
     """RAS mm, where a reference, a second source and their fusion on one grid show and differ most."""
-    turned = [nearest_ras(volume) for volume in volumes]
-    arrays, affine = [array for array, _ in turned], turned[0][1]
+    arrays, affine = _on_one_grid("fused", volumes)
     overviews, steps = _overviews(arrays)
     index = _informative_point(overviews, steps, _visible_box(overviews, steps, arrays[0].shape[1:]))
     x, y, z = (affine @ [*index, 1.0])[:3].tolist()
@@ -210,10 +291,23 @@ def _canvas_size(heights: Sequence[int]) -> tuple[int, int]:
     return 2 * _SIDE + 3 * _PANEL_WIDTH + 2 * _GAP, _HEADER + sum(heights) + _GAP * len(heights) + _FOOTER
 
 
-def _draw_titles(draw: ImageDraw.ImageDraw, titles: Sequence[str]) -> None:
+def _draw_titles(draw: ImageDraw.ImageDraw, titles: Sequence[str], windows: Sequence[str]) -> None:
+    height = 13 if windows else _HEADER // 2
     for column, title in enumerate(titles):
         middle = _SIDE + column * (_PANEL_WIDTH + _GAP) + _PANEL_WIDTH // 2
-        draw.text((middle, _HEADER // 2), title, fill=_TEXT, font=ImageFont.load_default(17), anchor="mm")
+        draw.text((middle, height), title, fill=_TEXT, font=ImageFont.load_default(17), anchor="mm")
+        if windows:
+            font = ImageFont.load_default(12)
+            draw.text((middle, 30), windows[column], fill=_FAINT, font=font, anchor="mm")
+
+
+def _draw_scale(draw: ImageDraw.ImageDraw, corner: tuple[int, int], size: tuple[int, int], scale: float) -> None:
+    """A bar of a round number of mm in the lower left corner of a panel that shows ``scale`` pixels a mm."""
+    length = next((bar for bar in _BARS if bar * scale <= 0.3 * size[0]), _BARS[-1])
+    x, y = corner[0] + 8, corner[1] + size[1] - 8
+    draw.line([(x, y), (x + round(length * scale), y)], fill=_TEXT, width=3)
+    font = ImageFont.load_default(11)
+    draw.text((x, y - 5), f"{length} mm", fill=_TEXT, font=font, anchor="ls", stroke_width=2, stroke_fill=_PANEL)
 
 
 def _draw_panel(canvas: Image.Image, corner: tuple[int, int], height: int, picture: Image.Image) -> None:
@@ -243,14 +337,14 @@ def _draw_letters(draw: ImageDraw.ImageDraw, corner: tuple[int, int], height: in
         )
 
 
-def _draw_footer(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], affine: np.ndarray, centre: np.ndarray | None
-) -> None:
+def _draw_footer(draw: ImageDraw.ImageDraw, size: tuple[int, int], note: str) -> None:
     y = size[1] - _FOOTER // 2 - 2
     font = ImageFont.load_default(13)
     draw.text((_SIDE, y), "Not for diagnostic use", fill=_LETTER, font=font, anchor="lm")
-    if centre is not None:
-        place = (affine @ [*centre, 1.0])[:3]
-        where = "  ".join(f"{name} {value:.0f}" for name, value in zip("RAS", place, strict=True))
-        note = f"planes through {where} mm   ·   patient's right is on the left"
-        draw.text((size[0] - _SIDE, y), note, fill=_FAINT, font=font, anchor="rm")
+    draw.text((size[0] - _SIDE, y), note, fill=_FAINT, font=font, anchor="rm")
+
+
+def _where(affine: np.ndarray, centre: np.ndarray) -> str:
+    place = (affine @ [*centre, 1.0])[:3]
+    where = "  ".join(f"{name} {value:.0f}" for name, value in zip("RAS", place, strict=True))
+    return f"planes through {where} mm   ·   patient's right is on the left"

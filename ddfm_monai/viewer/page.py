@@ -22,12 +22,11 @@ from ddfm_monai.volume import is_picture, spacing_of
 from ddfm_monai.volumes import Source
 from ddfm_monai.volumes.colour import colour_map
 from ddfm_monai.volumes.grids import nearest_ras
-from ddfm_monai.volumes.kind import spoken
+from ddfm_monai.volumes.kind import titles_of
 
 __all__ = ["viewer_page"]
 
 _CHECK_COLOURS = {"invented": (255, 60, 60), "missing": (255, 190, 0), "detail": (80, 170, 255)}
-_NAMES = {"mr": "MRI", "picture": "Picture"}
 _SCRIPTS = ("niivue", "viewer")
 
 
@@ -62,7 +61,8 @@ def viewer_page(
         "second": source_layer(second, fused, shape, transform),
         "fused": fused_layer(fused, shape),
     }
-    titles = _titles(reference, second)
+    first, other = titles_of(reference.scaling.kind, second.scaling.kind)
+    titles = {"reference": first, "second": other, "fused": "Fused"}
     if uncertainty is not None:
         layers["uncertainty"] = map_layer(uncertainty, shape)
     if check is not None:
@@ -89,13 +89,6 @@ def viewer_page(
 
 
 # --- what the page says ----------------------------------------------------------------------------------------------
-
-
-def _titles(reference: Source, second: Source) -> dict[str, str]:
-    a, b = (_NAMES.get(source.scaling.kind) or spoken(source.scaling.kind) for source in (reference, second))
-    if a == b:
-        a, b = f"{a} 1", f"{b} 2"
-    return {"reference": a, "second": b, "fused": "Fused"}
 
 
 def _size(fused: MetaTensor, grid: MetaTensor) -> str:

@@ -88,6 +88,12 @@ def spoken(kind: str) -> str:
     return _SPOKEN[kind]
 
 
+def titles_of(first: str, second: str) -> tuple[str, str]:
+    """What a picture of two sources calls them: ``("MRI", "CT")``, or ``("MRI 1", "MRI 2")``."""
+    a, b = ({"mr": "MRI", "picture": "Picture"}.get(kind) or spoken(kind) for kind in (first, second))
+    return (a, b) if a != b else (f"{a} 1", f"{b} 2")
+
+
 def decide_kind(volume: MetaTensor, values: np.ndarray, role: str = "", path: str | Path | None = None) -> Decision:
     """What made this volume.
 

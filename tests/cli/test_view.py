@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from viewer.reading import about, values
 
 from ddfm_monai.cli.main import run
@@ -104,6 +105,15 @@ def test_wrong_use_is_named(fuse, capsys, words, reason) -> None:
     assert fuse() == 0
     assert run(words) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_the_picture_can_be_a_mosaic(fuse) -> None:
+    assert fuse() == 0
+    planes = Image.open("fused.png").size
+    assert fuse("--picture", "mosaic", "--overwrite") == 0
+    mosaic = Image.open("fused.png").size
+    assert mosaic[0] > planes[0]  # six slices of 168 pixels and the names of three rows
+    assert fuse("--picture", "film", "--overwrite") == 2
 
 
 def test_an_existing_page_is_replaced_when_asked(fuse, capsys) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ddfm_monai.errors import InputError
-from ddfm_monai.fusion.picture import registration_picture, save_picture
+from ddfm_monai.fusion.picture import registration_picture, save_mosaic, save_picture
 from ddfm_monai.volumes import make_volume
 
 PANELS = [(18 + 310 * column, 318 + 310 * column) for column in range(3)]
@@ -105,3 +105,66 @@ def test_a_registration_is_shown_as_checkerboards_before_and_after(tmp_path):
     assert first.max() > 200
     assert np.array_equal(first, whole)
     assert (np.abs(first - broken) > 30).mean() > 0.02
+
+
+BAR = (216, 222, 233)
+
+
+def longest_run(row):
+    """The length of the longest run of the scale bar's colour in a row of pixels."""
+    edges = np.flatnonzero(np.diff(np.pad((row == BAR).all(axis=-1), 1).astype(int)))
+    return int((edges[1::2] - edges[::2]).max()) if edges.size else 0
+
+
+@pytest.mark.parametrize("size", [1.0, 2.5])
+def test_the_bar_is_as_long_as_it_says(tmp_path, size):
+    volume = ball_right_front(np.diag([size, size, size, 1.0]), (80, 80, 80))
+    volume[volume > 0] = 0.5  # a corner of the box: 30 mm
+    save_picture(tmp_path / "out.png", volume, volume, volume)
+    pixels = np.asarray(Image.open(tmp_path / "out.png"))
+    panel = pixels[60:300, PANELS[0][0] : PANELS[0][1]]
+    box = np.flatnonzero((np.abs(panel[100].astype(int) - 128) < 6).all(axis=-1))
+    pixels_per_mm = (box[-1] - box[0] + 1) / (np.ceil((30 + 1e-6) / size) * size)
+    bar = max(longest_run(row[PANELS[0][0] : PANELS[0][1]]) for row in pixels)
+    assert bar / pixels_per_mm == pytest.approx(5, rel=0.12)
+
+
+def stack(values):
+    """Slices of one grey each within black borders, 2 x 2 x 5 mm."""
+    array = np.zeros((1, 40, 40, len(values)), np.float32)
+    array[0, 4:36, 4:36] = values
+    return make_volume(array, np.diag([2.0, 2.0, 5.0, 1.0]))
+
+
+def greys_in(picture):
+    """Every grey that fills a large area, apart from the picture's own."""
+    values, counts = np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0, return_counts=True)
+    return {int(v[0]) for v, n in zip(values, counts, strict=True) if n > 15_000 and np.ptp(v) == 0 and v[0]}
+
+
+def test_a_mosaic_shows_the_slices_that_are_asked_for(tmp_path):
+    a, b, fused = (stack(np.linspace(start, start + 0.2, 9)) for start in (0.1, 0.4, 0.7))
+    save_mosaic(tmp_path / "out.png", a, b, fused, slices=[1, 6])
+    wanted = {int(np.rint(255 * x[0, 20, 20, k])) for x in (a, b, fused) for k in (1, 6)}
+    assert greys_in(Image.open(tmp_path / "out.png")) == wanted
+    save_mosaic(tmp_path / "all.png", a, b, fused)
+    wanted = {int(np.rint(255 * x[0, 20, 20, k])) for x in (a, b, fused) for k in range(9)}
+    assert greys_in(Image.open(tmp_path / "all.png")) == wanted
+    with pytest.raises(InputError, match="0 to 8"):
+        save_mosaic(tmp_path / "no.png", a, b, fused, slices=[9])
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_a_mosaic_of_many_slices_takes_eighteen(tmp_path):
+    volume = stack(np.linspace(0.2, 0.9, 100))
+    save_mosaic(tmp_path / "out.png", volume, volume, volume)
+    assert len(greys_in(Image.open(tmp_path / "out.png"))) == 18
+
+
+def test_windows_are_named_under_the_captions(tmp_path):
+    volume = stack(np.full(4, 0.5))
+    save_picture(tmp_path / "plain.png", volume, volume, volume)
+    save_picture(tmp_path / "named.png", volume, volume, volume, windows=("level 40, width 80 HU", "", "no unit"))
+    plain, named = (np.asarray(Image.open(tmp_path / name))[:40].astype(int) for name in ("plain.png", "named.png"))
+    written = [(named[24:38, left:right] - named[0, 0]).any() for left, right in PANELS]
+    assert written == [True, False, True] and (plain != named).any()

@@ -22,6 +22,8 @@
     flicker: { name: "Pace", value: 50, step: 10, says: () => `${(1000 / pause()).toFixed(1)} per second` },
   };
   const BIG_STEP = 5;
+  const VIEW_3D = /\brayDir;|uniform float dX\b|uniform \w+ \w+ labelTex\b/; // rays, gradients, growing regions
+  const EMPTY = "#version 300 es\nprecision highp float;\nout vec4 colour;\nvoid main() { colour = vec4(0.0); }";
   const $ = (id) => document.getElementById(id);
   const stage = $("stage");
   const panes = {};
@@ -52,13 +54,26 @@
     return layer.windows ? Object.values(layer.windows)[0] : [0, 255];
   }
 
+  function rangeOf(layer) {
+    const ranges = layer.windows ? Object.values(layer.windows) : [[0, layer.highest || 255]];
+    return [Math.min(...ranges.map((x) => x[0])), Math.max(...ranges.map((x) => x[1]))];
+  }
+
+  // The range of a volume is known; NiiVue would go through all its values for a guess at a window.
+  niivue.NVImage.prototype.calMinMax = function calMinMax() {
+    const [low, high] = rangeOf(about.layers[this.name.split(".")[0]]);
+    Object.assign(this, { cal_min: low, cal_max: high, robust_min: low, robust_max: high, global_min: low, global_max: high });
+    return [low, high, low, high];
+  };
+
   async function image(role, colormap, low, high, opacity = 1) {
     const { buffer } = panes[role] || about.layers[role];
-    const made = await niivue.NVImage.loadFromUrl({ url: buffer, name: `${role}.nii`, colormap, cal_min: low, cal_max: high, opacity });
-    return made;
+    const made = await niivue.NVImage.loadFromUrl({ url: buffer, name: `${role}.nii`, colormap, opacity });
+    return Object.assign(made, { cal_min: low, cal_max: high });
   }
 
   async function makePane(role) {
+    performance.mark(role);
     const layer = about.layers[role];
     const box = document.createElement("div");
     box.className = "pane";
@@ -86,12 +101,59 @@
       touchEventConfig: { singleTouch: drag.crosshair, doubleTouch: drag.pan },
     });
     panes[role] = { role, box, holder, canvas, caption, nv, ...(await decode(role)) };
+    nv.drawScene = () => {}; // until everything is there
+    leaveOut3D(canvas.getContext("webgl2", { alpha: true, antialias: false }));
     await nv.attachToCanvas(canvas, false);
+    paintHere(nv, panes[role].stored);
     for (const kind of Object.keys(about.colourMaps)) nv.addColormap(kind, lookupTable(about.colourMaps[kind]));
     const [low, high] = windowOf(layer);
     nv.addVolume(await image(role, layer.colours || "gray", low, high));
     nv.onLocationChange = () => follow(role);
     canvas.tabIndex = -1;
+  }
+
+  // NiiVue compiles the programs of its 3-D view at once, most of all its time to start. That view is not shown here.
+  function leaveOut3D(gl) {
+    const set = gl.shaderSource.bind(gl);
+    gl.shaderSource = (shader, source) => set(shader, VIEW_3D.test(source) ? EMPTY : source);
+  }
+
+  // Window and colours of a volume, painted by this program. NiiVue has the graphics card do it slice by slice, with
+  // gradients for a 3-D view that is not shown here: a second of work where the processor does the graphics card's part.
+  function paintHere(nv, stored) {
+    const { gl } = nv;
+    const prepare = nv.refreshLayers.bind(nv);
+    nv.refreshLayers = (volume, layer) => {
+      if (layer > 0) return prepare(volume, layer);
+      gl.drawArrays = gl.texSubImage3D = () => {};
+      try {
+        prepare(volume, 0);
+      } finally {
+        delete gl.drawArrays;
+        delete gl.texSubImage3D;
+      }
+      if (!nv.volumeTexture || nv.opts.is2DSliceShader) return;
+      gl.activeTexture(gl.TEXTURE0);
+      gl.bindTexture(gl.TEXTURE_3D, nv.volumeTexture);
+      gl.texSubImage3D(gl.TEXTURE_3D, 0, 0, 0, 0, ...about.shape, gl.RGBA, gl.UNSIGNED_BYTE, paint(nv, volume, stored));
+    };
+  }
+
+  function paint(nv, volume, stored) {
+    const { role } = Object.values(panes).find((pane) => pane.nv === nv);
+    const layer = about.layers[role];
+    if (layer.type === "rgba") return stored;
+    const colours = new Uint32Array(new Uint8Array(nv.colormap(volume.colormap)).buffer);
+    const lowest = layer.type === "int16" ? -32768 : 0;
+    const table = new Uint32Array(layer.type === "int16" ? 65536 : 256);
+    const scale = 255 / Math.max(volume.cal_max - volume.cal_min, 1e-9);
+    for (let i = 0; i < table.length; i++) {
+      const grey = Math.round(((i + lowest) * layer.slope + layer.intercept - volume.cal_min) * scale);
+      table[i] = (colours[Math.min(255, Math.max(0, grey))] | 0xff000000) >>> 0;
+    }
+    const painted = new Uint32Array(stored.length);
+    for (let i = 0; i < stored.length; i++) painted[i] = table[stored[i] - lowest];
+    return new Uint8Array(painted.buffer);
   }
 
   function lookupTable(colours) {
@@ -227,9 +289,25 @@
     for (const role of ROLES) {
       const { nv } = panes[role];
       if (!isShown(role)) continue;
+      nv.customLayout = layout();
+      nv.opts.sliceType = nv.customLayout ? niivue.SLICE_TYPE.MULTIPLANAR : Number(state.planes) || 0;
       nv.resizeListener();
-      nv.setSliceType(state.planes === "all" && !about.picture ? niivue.SLICE_TYPE.MULTIPLANAR : Number(state.planes) || 0);
     }
+  }
+
+  // The planes of a canvas; null for one plane alone. Side by side they stand in a row or a column; in one large picture
+  // the axial plane has the most room.
+  function layout() {
+    if (about.picture || state.planes !== "all") return null;
+    const { clientWidth: width, clientHeight: height } = lead().holder;
+    const places = stacked()
+      ? width > height
+        ? [[0, 0, 0.56, 1], [0.56, 0, 0.44, 0.5], [0.56, 0.5, 0.44, 0.5]]
+        : [[0, 0, 1, 0.6], [0, 0.6, 0.5, 0.4], [0.5, 0.6, 0.5, 0.4]]
+      : width > height
+        ? [[0, 0, 0.3, 1], [0.3, 0, 0.33, 1], [0.63, 0, 0.37, 1]]
+        : [[0, 0, 1, 0.38], [0, 0.38, 1, 0.31], [0, 0.69, 1, 0.31]];
+    return places.map((position, sliceType) => ({ sliceType, position }));
   }
 
   function mix() {
@@ -348,8 +426,7 @@
       return box;
     }
     const volume = () => panes[role].nv.volumes[0];
-    const ranges = Object.values(layer.windows);
-    const [lowest, highest] = [Math.min(...ranges.map((x) => x[0])), Math.max(...ranges.map((x) => x[1]))];
+    const [lowest, highest] = rangeOf(layer);
     const grain = (highest - lowest) / 2000;
     const preset = element("select", {}, ...options(Object.fromEntries(Object.keys(layer.windows).map((x) => [x, x]))),
       element("option", { value: "own", textContent: "own", hidden: true }));
@@ -588,7 +665,7 @@
         if (pane && (event.buttons || kind === "touchmove")) requestAnimationFrame(() => followPan(pane));
       });
     }
-    new ResizeObserver(() => requestAnimationFrame(() => { mix(); })).observe(stage);
+    new ResizeObserver(() => requestAnimationFrame(() => { resize(); mix(); })).observe(stage);
   }
 
   // Moving the image and the window by mouse are NiiVue's own: what it changed is taken over.
@@ -627,7 +704,7 @@
     for (const role of [...ROLES, ...MAPS.filter((x) => about.layers[x])]) {
       const row = $("values").insertRow();
       row.dataset.role = role;
-      row.append(element("th", { scope: "row", textContent: role in panes ? titleOf(role) : role }));
+      row.append(element("th", { scope: "row", textContent: role in panes ? titleOf(role) : role.replace(/^./, (letter) => letter.toUpperCase()) }));
       row.insertCell();
     }
     for (const role of MAPS) if (about.layers[role]) Object.assign(about.layers[role], await decode(role));
@@ -639,6 +716,7 @@
     if (about.picture) document.querySelector(".planes").hidden = true;
     listen();
     $("status").remove();
+    for (const role of ROLES) delete panes[role].nv.drawScene;
     arrange();
     moveTo(firstVoxel());
     document.documentElement.dataset.ready = String(Math.round(performance.now()));
