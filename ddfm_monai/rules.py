@@ -136,7 +136,8 @@ EXPLANATIONS: dict[str, Explanation] = {
     "W_ALIGNMENT_DOUBTFUL": Explanation(
         "The two volumes fit clearly better if the second is moved: they may not lie on each other.",
         "the same anatomical point at the same place in both",
-        "Look at the result. Align them first (--register rigid), or vouch for the coordinates (--register trust).",
+        "Look at the result. Align them first (--register rigid; in a manifest, relation register), or vouch for the "
+        "coordinates (--register trust, relation trust).",
     ),
     "W_ALREADY_ALIGNED": Explanation(
         "Registration found no gain over the volumes as they lie, so nothing was moved.",

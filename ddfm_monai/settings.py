@@ -53,8 +53,12 @@ class FusionSettings:
         UsageError: for a value that no fusion could take.
     """
 
-    steps: int | None = _setting(None, "Network evaluations per slice; by default the likelihood's.", minimum=1)
-    likelihood: Any = _setting("default", "The EM step: a name, or in Python a likelihood object.", LIKELIHOODS)
+    steps: int | None = _setting(
+        None, "Steps of the diffusion per slice, each one run of the network; by default the likelihood's.", minimum=1
+    )
+    likelihood: Any = _setting(
+        "default", "How the sources are weighed in each step: ours, or as paper or published code have it.", LIKELIHOODS
+    )
     seed: int = _setting(3407, "Seed of the start noise.")
     reference_kind: str = _setting("auto", "What the reference is.", ("auto", *KINDS))
     second_kind: str = _setting("auto", "What the second source is.", ("auto", *KINDS))
@@ -68,9 +72,11 @@ class FusionSettings:
     )
     colour: bool = _setting(False, "RGB result: hue of the source, or a PET/SPECT colour map.")
     units: str = _setting("none", "suv: say beside the result what its sources' grey levels are in SUV and HU.", UNITS)
-    samples: int = _setting(1, "Chains to draw; several give mean and uncertainty.", minimum=1)
+    samples: int = _setting(
+        1, "Results to draw; several give their mean, and a map of how much they differ.", minimum=1
+    )
     device: Any = _setting(None, "cpu, cuda, cuda:1, ...; by default CUDA if there is one.")
-    precision: str = _setting("auto", "Arithmetic of the network; auto is bfloat16 where that is quicker.", PRECISIONS)
+    precision: str = _setting("auto", "Number format of the network; auto: the quicker one.", PRECISIONS)
     batch_size: int | None = _setting(
         None, "Slices at a time; by default what suits the device. The result does not depend on it.", minimum=1
     )

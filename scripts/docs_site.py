@@ -79,4 +79,4 @@ def command_text() -> str:
     """What the command and all its sub-commands say for ``--help``."""
     ask = [sys.executable, "-m", "typer", "ddfm_monai.cli.main", "utils", "docs", "--name", "ddfm"]
     done = subprocess.run([*ask, "--title", "The command ddfm"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout
+    return re.sub("\x08\\n((?: +.+\\n)+)", r"```console\n\1```\n", done.stdout)  # the examples, which keep their lines

@@ -16,7 +16,14 @@ def register(app: typer.Typer) -> None:
 
 
 def path(name: str = typer.Argument("ddfm_fusion", help="Name of the bundle.")) -> None:
-    """Print the folder of a bundle, for python -m monai.bundle run --config_file FOLDER/configs/inference.json"""
+    """Print the folder of a bundle, for python -m monai.bundle run --config_file FOLDER/configs/inference.json
+
+    Examples:
+
+    \b
+      ddfm bundle path
+      ddfm bundle path ddfm_prior
+    """
     from ddfm_monai.bundle import bundle_folder
 
     typer.echo(str(bundle_folder(name)))

@@ -26,6 +26,11 @@ def demo(
 
     The MRI shows an oedema that the CT does not show, the CT a calcification that the MRI does not show; the fused
     volume shows both. Ends with the paths of all files; the page opens in a web browser.
+
+    Examples:
+
+    \b
+      ddfm demo demo_folder
     """
     from rich.console import Console
     from rich.progress import Progress as Bar

@@ -73,6 +73,12 @@ def scan(
     """Say what can be fused in a folder, and why the rest cannot. Reads headers only; fuses nothing.
 
     The manifest lists all pairs. Edit its column "status" and give it to: ddfm dicom run --pairs
+
+    Examples:
+
+    \b
+      ddfm dicom scan export
+      ddfm dicom scan export -o pairs.csv --register rigid
     """
     from ddfm_monai.batch.manifest import write_manifest
     from ddfm_monai.batch.pair import missing_options
@@ -119,6 +125,13 @@ def run(
 
     Finished cases are kept when the command is given again. Exit codes: 0 all done, 3 nothing to do, 4 some cases
     failed, 5 all failed.
+
+    Examples:
+
+    \b
+      ddfm dicom run export -o fused --dry-run
+      ddfm dicom run export -o fused --register rigid
+      ddfm dicom run export -o fused --pairs pairs.csv
     """
     from ddfm_monai.batch import case
     from ddfm_monai.batch import run as batch

@@ -46,6 +46,12 @@ def evaluate(
 
     Prints the field's metrics beside those of the pixelwise maximum and mean of the same sources, without which the
     figures say little. The sources are brought to 0..255 and onto the first one's grid as `ddfm fuse` does it.
+
+    Examples:
+
+    \b
+      ddfm evaluate fused.nii.gz mri.nii.gz ct.nii.gz
+      ddfm evaluate fused_folder mri_folder ct_folder --html report.html
     """
     from ddfm_monai.files import check_writable_target
 

@@ -20,8 +20,11 @@ from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError, of_sys
 app = typer.Typer(
     name="ddfm",
     help="Fuse two co-registered volumes of one patient (MRI with CT, PET or SPECT). Not for diagnostic use.",
+    epilog="Begin with: ddfm demo demo_folder. Each command has examples: ddfm fuse --help",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: flags without a value are shown without one, and nothing is broken in a word
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 

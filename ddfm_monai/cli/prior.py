@@ -23,7 +23,13 @@ def register(app: typer.Typer) -> None:
 
 
 def list_priors() -> None:
-    """List the known priors and whether their weights are on this machine."""
+    """List the known priors and whether their weights are on this machine.
+
+    Examples:
+
+    \b
+      ddfm prior list
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -37,14 +43,26 @@ def list_priors() -> None:
 
 
 def info(name: str = typer.Argument(..., help="A known prior or a weight file.")) -> None:
-    """Print a prior's card as JSON: network, file, hash, data, recipe, figures."""
+    """Print a prior's card as JSON: network, file, hash, data, recipe, figures.
+
+    Examples:
+
+    \b
+      ddfm prior info medical
+    """
     from ddfm_monai.priors import find_prior
 
     typer.echo(json.dumps(_describe(find_prior(name)), indent=2))
 
 
 def download(name: str = typer.Argument(..., help="A known prior with an address, such as imagenet256.")) -> None:
-    """Download a prior's weights into the cache and check their hash. The only command that uses the network."""
+    """Download a prior's weights into the cache and check their hash. The only command that uses the network.
+
+    Examples:
+
+    \b
+      ddfm prior download imagenet256
+    """
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     from ddfm_monai.priors import download_prior

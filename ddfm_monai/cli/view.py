@@ -32,6 +32,12 @@ def view(
     """Write an HTML page to compare a fusion with its sources. Not for diagnostic use.
 
     One file with everything in it: it opens from disk, without a network. It holds the images, and no names.
+
+    Examples:
+
+    \b
+      ddfm view fused.nii.gz
+      ddfm view fused.nii.gz mri.nii.gz ct.nii.gz -o page.html --open
     """
     from ddfm_monai.files import atomic_path, check_writable_target
     from ddfm_monai.fusion.outputs import output_names

@@ -34,6 +34,11 @@ def wrap(
     """Write a fused volume as a DICOM series of the reference's patient and study. Not for diagnostic use.
 
     For a volume that was fused from files of the same series in another format, as 3D Slicer does.
+
+    Examples:
+
+    \b
+      ddfm dicom wrap fused.nrrd --reference dicom_mr --second dicom_ct -o series
     """
     from ddfm_monai._version import __version__
     from ddfm_monai.protocol import events_on_stdout, sigterm_as_interrupt
