@@ -343,6 +343,7 @@ class DDFMFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         except FusionProblem as problem:
             self._show_problem(problem)
             return
+        self._show_alignment("", b"")  # what an earlier fusion found is not of this pair
         self._follow_work()
 
     def _follow_work(self) -> None:

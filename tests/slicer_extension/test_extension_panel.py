@@ -530,6 +530,7 @@ def test_what_the_alignment_found_is_shown(ready: Panel, slicer: Any, fake_worke
     ready.ui.alignCheckBox.checked = False
     ready.widget.logic.workerCommand = fake_worker("works")
     ready.click("fuseButton")
+    assert not ready.ui.alignmentButton.isVisibleTo(ready.window), "not while the next one runs, either"
     ready.until_done()
     assert not ready.ui.alignmentButton.isVisibleTo(ready.window)
 
