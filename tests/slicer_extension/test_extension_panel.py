@@ -307,7 +307,7 @@ def test_cancel_leaves_no_process_no_volume_no_file(
     [
         ("crashes", "ended by the system (signal 9)"),
         ("refuses", "the image is constant"),
-        ("full-disk", "No space left on device"),
+        ("full-disk", "no space left on the disk"),
         ("prints-garbage", "ended without a result"),
     ],
 )

@@ -332,7 +332,7 @@ def test_sources_deleted_meanwhile_do_not_lose_the_result(
     [
         ("crashes", "signal 9"),
         ("refuses", "second.nrrd: the image is constant"),
-        ("full-disk", "No space left on device"),
+        ("full-disk", "no space left on the disk"),
         ("prints-garbage", "ended without a result"),
         ("wrong-version", "version 99 of the protocol"),
         ("dies-at-once", "exit code 1"),

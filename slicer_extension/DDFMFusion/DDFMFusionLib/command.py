@@ -22,26 +22,26 @@ class FusionSettings:
         reference_kind, second_kind: modality of each volume.
         window: CT window (level, width) in HU, or None for the command's own choice.
         align: move the second volume rigidly onto the reference first.
-        trust: the user vouches for the coordinates; counts only without `align`.
         colour: keep the second volume's colour map in an RGB result.
         uncertainty: draw several samples, and also return their spread.
         steps: sampling steps; 0 leaves it to the command.
         seed: of the noise.
         device: where the network runs.
         prior: a weights file; None for the shipped prior.
+        trust: the user vouches for the coordinates; counts only without `align`.
     """
 
     reference_kind: Modality = Modality.AUTOMATIC
     second_kind: Modality = Modality.AUTOMATIC
     window: tuple[float, float] | None = None
     align: bool = False
-    trust: bool = False
     colour: bool = False
     uncertainty: bool = False
     steps: int = 0
     seed: int = 3407
     device: Device = Device.AUTOMATIC
     prior: Path | None = None
+    trust: bool = False
 
 
 def fuse_arguments(settings: FusionSettings, reference: Path, second: Path, output: Path) -> list[str]:
