@@ -88,6 +88,8 @@ def write_preview(
 ) -> None:
     """Write the PNG to look at a result, with its modalities and windows named.
 
+    Of a colour result the PET or SPECT is shown in its colours, of several samples the uncertainty too.
+
     Args:
         result: of :func:`ddfm_monai.fuse_volumes`.
         path: the PNG, replaced if it exists.
@@ -101,7 +103,9 @@ def write_preview(
     if picture == "mosaic":
         save_mosaic(path, *volumes, titles, windows)
     else:
-        save_picture(path, *volumes, titles, point, windows)
+        colours = scalings[1]["kind"] if scalings[1]["kind"] in ("pet", "spect") else None
+        shown = colours if result.provenance["colour"] else None
+        save_picture(path, *volumes, titles, point, windows, shown, result.uncertainty)
 
 
 def _window(scaling: Mapping[str, Any]) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import torch
 from monai.data.meta_tensor import MetaTensor
 from PIL import Image, ImageDraw, ImageFont
 
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import atomic_path
 from ddfm_monai.volumes import affine_of, is_picture, make_volume, spacing_of
+from ddfm_monai.volumes.colour import colour_map
 from ddfm_monai.volumes.grids import nearest_ras
 
 __all__ = ["informative_point", "registration_picture", "save_mosaic", "save_picture"]
@@ -28,6 +31,7 @@ _GAP = 10
 _HEADER = 40
 _FOOTER = 34
 _SIDE = 18
+_BAR_WIDTH = 150
 _TILE = 24.0  # mm, of the checkerboard
 _BARS = (100, 50, 20, 10, 5, 2, 1)  # mm, of the scale bar
 _MOST_SLICES, _PER_BAND, _TILE_WIDTH, _ROW_TITLE = 18, 6, 168, 84  # of the mosaic
@@ -59,6 +63,8 @@ def save_picture(
     titles: Sequence[str] = ("Reference", "Second", "Fused"),
     point: Sequence[float] | None = None,
     windows: Sequence[str] = (),
+    colours: str | None = None,
+    uncertainty: MetaTensor | None = None,
 ) -> None:
     """Write a PNG with the columns reference, second, fused, and the rows axial, coronal, sagittal.
 
@@ -74,11 +80,19 @@ def save_picture(
         titles: three short captions.
         point: RAS mm, where the planes cross; default: where the sources show and differ most.
         windows: what black and white are in each, a few words under the captions.
+        colours: ``"pet"`` or ``"spect"`` to show a grey second source in these colours, with a bar from black to white.
+        uncertainty: ``(1, X, Y, Z)``, makes a fourth column in which its largest value is white.
 
     Raises:
-        InputError: the three are not of one shape.
+        InputError: they are not of one shape.
     """
-    arrays, affine = _on_one_grid(path, (reference01, second01, fused))
+    volumes = [reference01, second01, fused]
+    if uncertainty is not None:
+        largest = float(uncertainty.max())
+        volumes.append(cast(MetaTensor, uncertainty / max(largest, 1e-6)))
+        titles = [*titles, "Uncertainty"]
+        windows = [*windows, f"standard deviation, white {largest:.2g}"] if windows else ()
+    arrays, affine = _on_one_grid(path, volumes)
     shape = arrays[0].shape[1:]
     overviews, steps = _overviews(arrays)
     box = _visible_box(overviews, steps, shape)
@@ -89,15 +103,21 @@ def save_picture(
     planes = [plane for plane in _PLANES if shape[plane.columns] > 1 and shape[plane.rows] > 1]
     lettered = not is_picture(reference01)
     heights = [max(_LOWEST_PANEL, round(size[plane.rows] * scale)) for plane in planes]
-    canvas = Image.new("RGB", _canvas_size(heights), _BACKGROUND)
+    canvas = Image.new("RGB", _canvas_size(len(arrays), heights), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     _draw_titles(draw, titles, windows)
+    palette = None if colours is None else _palette(colours)
+    if palette is not None:
+        _draw_bar(canvas, palette)
     top = _HEADER
     for plane, height in zip(planes, heights, strict=True):
         for column, array in enumerate(arrays):
             corner = (_SIDE + column * (_PANEL_WIDTH + _GAP), top)
             extent = (round(size[plane.columns] * scale), round(size[plane.rows] * scale))
-            _draw_panel(canvas, corner, height, _plane_picture(array, plane, centre, box, extent))
+            picture = _plane_picture(array, plane, centre, box, extent)
+            if palette is not None and column == 1 and array.shape[0] == 1:
+                picture = Image.fromarray(palette[np.asarray(picture)[..., 0]])
+            _draw_panel(canvas, corner, height, picture)
             if lettered:
                 _draw_letters(draw, corner, height, plane)
                 _draw_scale(draw, corner, (_PANEL_WIDTH, height), scale)
@@ -287,8 +307,21 @@ def _plane_picture(
     return Image.fromarray(upright).resize((max(1, extent[0]), max(1, extent[1])), Image.Resampling.BICUBIC)
 
 
-def _canvas_size(heights: Sequence[int]) -> tuple[int, int]:
-    return 2 * _SIDE + 3 * _PANEL_WIDTH + 2 * _GAP, _HEADER + sum(heights) + _GAP * len(heights) + _FOOTER
+def _canvas_size(columns: int, heights: Sequence[int]) -> tuple[int, int]:
+    width = 2 * _SIDE + columns * (_PANEL_WIDTH + _GAP) - _GAP
+    return width, _HEADER + sum(heights) + _GAP * len(heights) + _FOOTER
+
+
+def _palette(kind: str) -> np.ndarray:
+    """``(256, 3)`` uint8, the colour of each grey level."""
+    return colour_map(torch.linspace(0, 1, 256)[None], kind).round().to(torch.uint8).numpy().T.copy()
+
+
+def _draw_bar(canvas: Image.Image, palette: np.ndarray) -> None:
+    """The colours from black to white on top of the second column."""
+    strip = np.broadcast_to(palette[np.linspace(0, 255, _BAR_WIDTH).astype(int)], (3, _BAR_WIDTH, 3))
+    left = _SIDE + _PANEL_WIDTH + _GAP + (_PANEL_WIDTH - _BAR_WIDTH) // 2
+    canvas.paste(Image.fromarray(strip.copy()), (left, _HEADER - 3))
 
 
 def _draw_titles(draw: ImageDraw.ImageDraw, titles: Sequence[str], windows: Sequence[str]) -> None:

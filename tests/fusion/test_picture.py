@@ -168,3 +168,27 @@ def test_windows_are_named_under_the_captions(tmp_path):
     plain, named = (np.asarray(Image.open(tmp_path / name))[:40].astype(int) for name in ("plain.png", "named.png"))
     written = [(named[24:38, left:right] - named[0, 0]).any() for left, right in PANELS]
     assert written == [True, False, True] and (plain != named).any()
+
+
+def test_a_colour_source_is_shown_in_its_colours_with_a_bar(tmp_path):
+    matrix = np.diag([3.0, 3.0, 3.0, 1.0])
+    matrix[:3, 3] = -43.5
+    grey = ball_right_front(matrix, (30, 30, 30))
+    save_picture(tmp_path / "out.png", grey, grey, grey, ("MR", "PET", "Fused"), colours="pet")
+    pixels = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
+    spread = np.ptp(pixels, axis=-1)
+    coloured = [(spread[70:190, left + 20 : right - 20] > 40).mean() for left, right in PANELS]
+    assert coloured[1] > 0.2 and coloured[0] < 0.01 and coloured[2] < 0.01
+    bar = pixels[38, PANELS[1][0] + 75 : PANELS[1][0] + 225]
+    assert bar[0].max() < 30 and bar[-1].min() > 225 and np.ptp(bar, axis=-1).max() > 100
+    assert (spread[38, PANELS[0][0] : PANELS[0][1]] < 40).all()
+
+
+def test_uncertainty_makes_a_fourth_column_of_its_own_scale(tmp_path):
+    matrix = np.diag([3.0, 3.0, 3.0, 1.0])
+    grey = ball_right_front(matrix, (30, 30, 30))
+    save_picture(tmp_path / "out.png", grey, grey, grey, uncertainty=make_volume(0.02 * grey.numpy(), matrix))
+    picture = Image.open(tmp_path / "out.png")
+    assert picture.width == 2 * 18 + 4 * 300 + 3 * 10
+    pixels = np.asarray(picture)
+    assert np.array_equal(pixels[60:300, 948:1248], pixels[60:300, 638:938])
