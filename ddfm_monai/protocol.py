@@ -124,7 +124,8 @@ class EventWriter:
         """One fused pair is finished and its files are in place.
 
         Args:
-            outputs: role to path; ``"fused"`` always, ``"uncertainty"``, ``"provenance"``, ``"preview"`` if written.
+            outputs: role to path; ``"fused"`` always, ``"uncertainty"``, ``"provenance"``, ``"preview"``, ``"page"`` if
+                written.
             provenance: how the result was made.
             seconds: stage to seconds it took.
         """

@@ -89,7 +89,7 @@
     stage.append(box);
     const drag = niivue.DRAG_MODE;
     const nv = new niivue.Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [0.25, 0.8, 1, 0.8], crosshairWidth: 1, crosshairGap: 10,
+      backColor: [0, 0, 0, 1], crosshairColor: [0.25, 0.8, 1, 0.8], crosshairWidth: 0.6, crosshairGap: 10,
       fontColor: [0.92, 0.75, 0.4, 1], fontMinPx: 12, fontSizeScaling: 0.1, isOrientationTextVisible: !about.picture,
       isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
       multiplanarPadPixels: 4, dragAndDropEnabled: false, logLevel: "error", viewModeHotKey: "", clipPlaneHotKey: "",
