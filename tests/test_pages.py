@@ -19,6 +19,10 @@ from ddfm_monai.batch.case import CaseOutcome
 from ddfm_monai.batch.report import BatchReport, write_page
 from ddfm_monai.fusion.index import write_index
 from ddfm_monai.fusion.many import Job
+from ddfm_monai.metrics import METRIC_NAMES
+from ddfm_monai.metrics.files import BASELINES, Evaluation
+from ddfm_monai.metrics.html import html_report
+from ddfm_monai.metrics.study import LesionStudy
 from ddfm_monai.pages import Case, index_page, is_ours
 
 
@@ -134,13 +138,26 @@ def test_a_batchs_page_has_failures_first_and_what_was_left_out_last(tmp_path: P
     assert len(re.findall("<img", (tmp_path / "report.html").read_text())) == 1
 
 
+def evaluation() -> Evaluation:
+    """One pair with every metric, and long names."""
+    grey = np.full((64, 56), 90, np.uint8)
+    metrics = dict.fromkeys((*METRIC_NAMES, "coherence", "hue_error"), 12.345)
+    return Evaluation(
+        "a_rather_long_name_of_a_pair", metrics, dict.fromkeys(BASELINES, metrics), {3: metrics},
+        {3: dict.fromkeys(("A", "B", "fused", *BASELINES), grey)}, ["A note."], {3: np.zeros_like(grey)},
+        {"flagged": 0.01, "invented": 0.01}, {"A": "MR: a.nii.gz", "B": "CT: b.nii.gz", "fused": "f.nii.gz"},
+        {"this fusion": LesionStudy({"a+": 0.9}, {"a+b-": 0.4}, {"a+": 0.7}, {"a+": 0.06}, ("zero-filled", "soft"))},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("width", [1200, 400])
 def test_nothing_sticks_out_of_the_window(width: int, results: tuple[Path, list[Job]]) -> None:
     """In a real browser: no sideways scrolling, no requests, every picture shown."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra test)")
     out, jobs = results
-    page = write_index(out, jobs, {jobs[2].target: "bad.nii.gz: " + "a long reason " * 30})
-    assert page is not None
+    index = write_index(out, jobs, {jobs[2].target: "bad.nii.gz: " + "a long reason " * 30})
+    report = out / "evaluation.html"
+    report.write_text(html_report([evaluation()], {"Date": "today"}), encoding="utf-8")
     with sync_api.sync_playwright() as tools:
         try:
             browser = tools.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
@@ -149,8 +166,12 @@ def test_nothing_sticks_out_of_the_window(width: int, results: tuple[Path, list[
         view = browser.new_page(viewport={"width": width, "height": 900})
         asked: list[str] = []
         view.on("request", lambda request: asked.append(request.url))
-        view.goto(page.as_uri())
-        assert view.evaluate("document.documentElement.scrollWidth") <= width
-        assert view.evaluate("[...document.images].every(x => x.complete && x.naturalWidth == 320)")
-        assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
+        for page, pictures in ((index, 2), (report, 5)):
+            assert page is not None
+            view.goto(page.as_uri())
+            assert view.evaluate("document.documentElement.scrollWidth") <= width
+            assert view.evaluate("[...document.images].filter(x => x.complete && x.naturalWidth).length") == pictures
+        table = view.locator(".scroll").first
+        assert width < 1200 or table.evaluate("x => x.scrollWidth <= x.clientWidth"), "the metrics do not fit"
+        assert [url for url in asked if not url.startswith("data:")] == [index.as_uri(), report.as_uri()]
         browser.close()
