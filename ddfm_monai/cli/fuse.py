@@ -276,7 +276,8 @@ def _fuse_jobs(plan: _Plan, person: Host) -> int:
     begun = count(1)
 
     def begin(job: Job) -> None:
-        person.begin(f"{job.reference} with {job.second}", job.target, next(begun), len(to_do))
+        both = f"{job.reference} with {job.second}"
+        person.begin(job.reference.name, job.target, next(begun), len(to_do), both)
 
     def inspect(result: FusionResult) -> FusionResult:
         return _checked(result, person) if plan.check else result

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 from ddfm_monai.errors import DDFMError, ExitCode
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ddfm_monai.fusion.pipeline import Meeting
     from ddfm_monai.progress import Progress
     from ddfm_monai.protocol import EventWriter
     from ddfm_monai.volumes import Source
 
-__all__ = ["Host", "host", "speaker"]
+__all__ = ["Host", "host", "in_lines"]
 
 
-def speaker(stderr: bool = True) -> Console:
-    """Prints sentences: broken between words at the width of a terminal, unbroken into a file or pipe."""
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False, markup=False)  # file names may look like markup
-    console.soft_wrap = not console.is_terminal
-    return console
+def in_lines(text: str, stream: TextIO) -> str:
+    """A sentence broken between words for a terminal, never within a path; for a file or a program it stays whole."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 @dataclass
@@ -66,11 +66,12 @@ class Host:
     """
 
     def __init__(self, events: EventWriter | None, quiet: bool = False, verbose: bool = False) -> None:
+        from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         self.events, self.quiet, self.verbose = events, quiet, verbose
-        self.console = speaker()
+        self.console = Console(stderr=True, highlight=False, markup=False)  # file names may look like markup
         self.tally = Tally()
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
                    TimeRemainingColumn())  # fmt: skip
@@ -85,14 +86,14 @@ class Host:
         self._told: dict[Path, set[str]] = {}
         self._target = Path()
 
-    def begin(self, title: str, target: Path, number: int = 1, total: int = 1) -> None:
+    def begin(self, name: str, target: Path, number: int = 1, total: int = 1, title: str = "") -> None:
         """One pair of ``total`` begins; its result is told when the next one has begun already."""
         from rich.markup import escape
 
         self._target = target
         if total > 1 and not self.events:
             self.say(f"{number} of {total}: {title}")
-        self.bar.reset(self.task, description=escape(title), total=None)
+        self.bar.reset(self.task, description=escape(name), total=None)
         if total > 1:
             self.bar.update(self.pairs, description=f"{number} of {total} pairs", completed=number - 1, total=total)
             self.bar.update(self.pairs, visible=True)
@@ -107,7 +108,7 @@ class Host:
         if self.events:
             self.events.log(text, level)
         elif not (self.quiet and level == "info"):
-            self.console.print(text, overflow="ignore", crop=False)
+            self.console.print(in_lines(text, sys.stderr), soft_wrap=True)
 
     def warn(self, text: str, target: Path | None = None) -> None:
         """A doubt about a pair (by default the one that was begun last), each once."""
@@ -169,8 +170,9 @@ class Host:
         else:
             from rich.text import Text
 
-            text = Text.assemble(("failed ", "red"), str(error))
-            self.console.print(text, overflow="ignore", crop=False)
+            text = Text(in_lines(f"failed {error}", sys.stderr))
+            text.stylize("red", 0, len("failed"))
+            self.console.print(text, soft_wrap=True)
 
     def summary(self) -> None:
         """The last line; a program counts for itself."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import typer
 
 from ddfm_monai._version import __version__
+from ddfm_monai.cli.host import in_lines
 from ddfm_monai.errors import Cancelled, DDFMError, ExitCode, UsageError, of_system, traceback_without_values
 
 app = typer.Typer(
@@ -73,9 +74,10 @@ def run(arguments: Sequence[str]) -> int:
             error.show()
             return int(error.exit_code)
         known = error if isinstance(error, DDFMError) else of_system(error)
-        typer.echo(f"ddfm: {known}" if known else _unforeseen(error, "--show-phi" in arguments), err=True)
         if known is None:
+            typer.echo(_unforeseen(error, "--show-phi" in arguments), err=True)
             return ExitCode.INTERNAL
+        typer.echo(in_lines(f"ddfm: {known}", sys.stderr), err=True)
         return ExitCode.USAGE if isinstance(known, UsageError) else ExitCode.ALL_FAILED
     return int(code or 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
+from ddfm_monai.cli.host import in_lines
 from ddfm_monai.cli.main import run
 from ddfm_monai.fusion.pipeline import fuse_volumes
 from ddfm_monai.phantom import write_phantom
@@ -82,6 +84,20 @@ def test_quiet_says_doubts_only_and_verbose_says_more(
     swapped = ["fuse", str(pair[1]), str(pair[0]), *words[3:], "-o", str(tmp_path / "d.nii.gz"), "-q"]
     assert run(swapped) == 0
     assert "W_ORDER" in capfd.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_sentences_break_between_words_on_a_terminal_and_nowhere_else(narrow: None) -> None:
+    path = "/a/very-long-path/that-has-hyphens/" + "x" * 90 + ".nii.gz"
+    text = f"{path}: already exists, and is another result than the one that is asked for. Choose another output."
+    lines = in_lines(text, Terminal()).splitlines()
+    assert lines[0] == f"{path}:" and len(lines) > 2 and max(map(len, lines[1:])) <= 80
+    assert " ".join(lines) == text
+    assert in_lines(text, io.StringIO()) == text
 
 
 # --- doubts about the pair -------------------------------------------------------------------------------------------
