@@ -163,8 +163,16 @@ def test_the_reveal_shows_the_one_left_and_the_other_right_of_a_line_in_each_pla
     rows = slice(40, None)  # below the captions
     assert alike(shown[rows, : x - 9], below[rows, : x - 9]) and alike(shown[rows, x + 9 :], above[rows, x + 9 :])
     assert not alike(shown[rows, : x - 9], above[rows, : x - 9])
-    viewer.press("p", "p", "p")
-    assert viewer.page.locator(".divider").count() == 3
+    viewer.press("p", "p", "p")  # all three planes again: each has its line
+    below, above, shown = only(viewer, "2", 0), only(viewer, "2", 100), only(viewer, "3", 50)
+    stage, lines = viewer.page.locator("#stage").bounding_box(), viewer.page.locator(".divider").all()
+    assert len(lines) == 3
+    for line in (x.bounding_box() for x in lines):
+        x, top = int(line["x"] - stage["x"] + line["width"] / 2), int(line["y"] - stage["y"])
+        rows = slice(top + 20, top + int(line["height"]) - 20)
+        left, right = slice(x - 40, x - 9), slice(x + 9, x + 40)
+        assert alike(shown[rows, left], below[rows, left]) and alike(shown[rows, right], above[rows, right])
+        assert not alike(shown[rows, left], above[rows, left])
 
 
 def test_the_line_of_the_reveal_is_drawn_with_the_mouse(viewer) -> None:
@@ -336,6 +344,9 @@ def test_it_works_400_pixels_wide(browser, document, tmp_path) -> None:
     )
     assert outside == []
     before = narrow.look()
+    narrow.page.click("#reset")
+    narrow.drawn()
+    assert alike(narrow.look(), before)  # the windows of the fusion are there from the start
     narrow.page.click(".mode[data-mode=reveal]")
     assert narrow.page.locator(".divider").count() == 3 and not np.array_equal(narrow.look()[:200], before[:200])
     assert narrow.complaints == []

@@ -89,7 +89,7 @@
     stage.append(box);
     const drag = niivue.DRAG_MODE;
     const nv = new niivue.Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [0.25, 0.8, 1, 0.8], crosshairWidth: 0.6, crosshairGap: 10,
+      backColor: [0, 0, 0, 1], crosshairColor: [0.25, 0.8, 1, 0.8], crosshairWidthUnit: "mm",
       fontColor: [0.92, 0.75, 0.4, 1], fontMinPx: 12, fontSizeScaling: 0.1, isOrientationTextVisible: !about.picture,
       isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
       multiplanarPadPixels: 4, dragAndDropEnabled: false, logLevel: "error", viewModeHotKey: "", clipPlaneHotKey: "",
@@ -286,9 +286,13 @@
   }
 
   function resize() {
+    const longest = Math.max(...about.shape.map((n, axis) => n * Math.hypot(...about.affine.slice(0, 3).map((row) => row[axis])))); // mm
     for (const role of ROLES) {
       const { nv } = panes[role];
       if (!isShown(role)) continue;
+      nv.opts.crosshairWidth = (stacked() ? 0.6 : 1.1) * (longest / 224);
+      nv.opts.crosshairGap = longest / 22;
+      if (nv.crosshairs3D) nv.crosshairs3D.mm[0] = NaN; // NiiVue's sign to make it anew
       nv.customLayout = layout();
       nv.opts.sliceType = nv.customLayout ? niivue.SLICE_TYPE.MULTIPLANAR : Number(state.planes) || 0;
       nv.resizeListener();
