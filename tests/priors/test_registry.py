@@ -6,12 +6,16 @@ import json
 import pickle
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import sha256_of
+from ddfm_monai.method.schedule import alphas_cumprod
+from ddfm_monai.phantom import write_phantom
 from ddfm_monai.priors import ADMUNet, download_prior, find_prior, known_priors, load_prior, registry
 
 ADM = {"image_size": 32, "num_channels": 32, "num_res_blocks": 1, "channel_mult": "1,2", "attention_resolutions": "16"}
@@ -44,6 +48,37 @@ def test_guided_diffusion_checkpoint_with_its_keys_alone(tmp_path):
 
 def test_shipped_priors_are_listed():
     assert "imagenet256" in known_priors()
+
+
+def test_the_open_prior_names_its_sources_and_terms_and_is_not_the_other_one():
+    card = known_priors()["open"]
+    assert card.about["terms"].startswith("Apache-2.0")
+    for source in ("SynthSeg", "studyforrest", "torchio-data"):
+        assert source in card.about["training_data"]
+    ours, theirs = load_prior("open"), load_prior("medical")
+    assert ours.network.config == theirs.network.config  # same size, same run time
+    close = torch.stack([a.float().sub(b.float()).norm() / b.float().norm() for a, b in _matrices(ours, theirs)])
+    assert close.median() > 0.9  # trained from nothing, not from weights under other terms
+
+
+def _matrices(ours, theirs):
+    pairs = zip(ours.network.state_dict().values(), theirs.network.state_dict().values(), strict=True)
+    return [(a, b) for a, b in pairs if a.ndim == 4]
+
+
+@pytest.mark.parametrize("sd", [10, 25])
+def test_the_open_prior_denoises_the_phantom(sd, tmp_path):
+    """Anatomy that it has not seen: the middle slice of the phantom's CT, in the brain window."""
+    ct = nib.load(write_phantom(tmp_path, resolution=1.2, noise="none").ct).get_fdata()
+    clean = torch.from_numpy(np.clip((ct[16:176, 16:208, ct.shape[2] // 2] - 0) / 80, 0, 1)).float() * 2 - 1
+    noise = sd / 127.5 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    abar = alphas_cumprod(1000).float()
+    step = int((((1 - abar) / abar).sqrt() - sd / 127.5).abs().argmin())
+    x = abar[step].sqrt() * (clean + noise)
+    predicted = load_prior("open")(x[None, None], torch.tensor([step]))[0, 0]
+    found = (x - (1 - abar[step]).sqrt() * predicted) / abar[step].sqrt()
+    gain = 20 * torch.log10(noise.norm() / (found - clean).norm())
+    assert gain > 6
 
 
 @pytest.mark.parametrize("name", ["nonsense", "nowhere.safetensors"])
