@@ -43,6 +43,7 @@ from ddfm_monai.volume import affine_of, grid_of
 if TYPE_CHECKING:
     from ddfm_monai.fusion.pipeline import FusionResult
     from ddfm_monai.priors import Prior
+    from ddfm_monai.volumes import Source
 
 __all__ = ["CaseJob", "CaseOutcome", "CaseSettings", "Status", "derive", "run_case"]
 
@@ -57,25 +58,30 @@ _REGISTER = {"register": "rigid", "trust": "trust"}
 
 @dataclass(frozen=True)
 class CaseSettings(FusionSettings):
-    """How all cases of a batch are fused and written: the settings of a fusion, and two more.
+    """How all cases of a batch are fused and written: the settings of a fusion, and three more.
 
     Kinds, registration and colour are each pair's own: see :class:`~ddfm_monai.batch.pair.Pair`.
 
     Args:
         prior: name of a prior, or path of its weights.
         sop_class: what grey results are stored as.
+        page: also write an HTML page in which result and sources can be compared.
     """
 
     prior: str = DEFAULT_PRIOR
     sop_class: SopClass = "mr"
+    page: bool = False
 
     @classmethod
-    def of(cls, settings: FusionSettings, prior: str = DEFAULT_PRIOR, sop_class: SopClass = "mr") -> CaseSettings:
+    def of(
+        cls, settings: FusionSettings, prior: str = DEFAULT_PRIOR, sop_class: SopClass = "mr", page: bool = False
+    ) -> CaseSettings:
         """The same settings for a batch."""
         return cls(
             **{item.name: getattr(settings, item.name) for item in fields(FusionSettings)},
             prior=prior,
             sop_class=sop_class,
+            page=page,
         )
 
     def for_pair(self, pair: Pair) -> FusionSettings:
@@ -99,6 +105,7 @@ class CaseSettings(FusionSettings):
             "relation": pair.relation,
             "matrix": matrix,
             "output_kind": pair.output_kind,
+            **({"page": True} if self.page else {}),  # results of before there were pages are kept without one
         }
 
 
@@ -242,12 +249,14 @@ def derive(
 ) -> dict[str, Any]:
     """Fuse two volumes and write the series of the result into a folder: ``grey``, ``colour``, ``registration.dcm``.
 
-    ``preview.png`` shows sources and result, ``registration.png`` the two before and after it.
+    ``preview.png`` shows sources and result, ``registration.png`` the two before and after it; ``viewer.html``, if
+    asked for, is a page to compare them in.
 
     Returns:
         The record of the case (JSON-able): provenance, outputs, overlap, covered part, warnings.
     """
-    result = _fuse(reference, second, pair, settings, progress)
+    sources = _sources(reference, second, pair, settings)
+    result = _fuse(sources, pair, settings, progress)
     progress(Progress("write", 0, 1))
     derivation = Derivation(
         base=reference,
@@ -262,6 +271,8 @@ def derive(
     remarks += [warning.partition(":")[0] for warning in result.provenance["warnings"] if warning.startswith("W_")]
     outputs = [_output(series) for series in _write_series(result, derivation, pair, settings, folder)]
     _picture(result, folder / "preview.png")
+    if settings.page:
+        _page(result, sources, folder / "viewer.html")
     if result.registration is not None:
         uid = write_registration(derivation, folder / "registration.dcm")
         _picture_registration(result, folder / "registration.png")
@@ -288,6 +299,12 @@ def _picture(result: FusionResult, path: Path) -> None:
     write_preview(result, path)
 
 
+def _page(result: FusionResult, sources: tuple[Source, Source], path: Path) -> None:
+    from ddfm_monai.fusion.page import with_page  # torch and MONAI: not for the scan
+
+    path.write_text(str(with_page(result, *sources).page), encoding="utf-8")
+
+
 def _picture_registration(result: FusionResult, path: Path) -> None:
     from ddfm_monai.fusion.outputs import write_registration_picture  # torch and MONAI: not for the scan
 
@@ -301,18 +318,25 @@ def _remarks(provenance: dict[str, Any]) -> tuple[str, ...]:
     return (*moved, *provenance["warnings"])
 
 
+def _sources(reference: DicomVolume, second: DicomVolume, pair: Pair, settings: CaseSettings) -> tuple[Source, Source]:
+    from ddfm_monai.volumes import read_source  # torch and MONAI: not for the scan
+
+    chosen = settings.for_pair(pair)
+    a = _named(reference, pair.reference.origin, np.eye(4), f"reference {pair.reference.key.short()}")
+    b = _named(second, _placed(pair), pair.second_to_reference, f"second {pair.second.key.short()}")
+    return (
+        read_source(a, "reference", chosen.reference_kind, chosen.window),
+        read_source(b, "second", chosen.second_kind, chosen.window),
+    )
+
+
 def _fuse(
-    reference: DicomVolume, second: DicomVolume, pair: Pair, settings: CaseSettings, progress: ProgressCallback
+    sources: tuple[Source, Source], pair: Pair, settings: CaseSettings, progress: ProgressCallback
 ) -> FusionResult:
     from ddfm_monai.fusion import pipeline  # torch and MONAI: not for the scan
 
-    return pipeline.fuse_volumes(
-        _named(reference, pair.reference.origin, np.eye(4), f"reference {pair.reference.key.short()}"),
-        _named(second, _placed(pair), pair.second_to_reference, f"second {pair.second.key.short()}"),
-        prior=_prior(settings.prior),
-        settings=settings.for_pair(pair),
-        progress=progress,
-    )
+    prior = _prior(settings.prior)
+    return pipeline.fuse_volumes(*sources, prior=prior, settings=settings.for_pair(pair), progress=progress)
 
 
 def _placed(pair: Pair) -> Origin:

@@ -98,7 +98,7 @@ def _case(outcome: CaseOutcome, folder: Path) -> Case:
     told = {text.partition(":")[0] for text in outcome.remarks}
     codes = [f"{code}: {EXPLANATIONS[code].what}" for code in outcome.warnings if code in EXPLANATIONS]
     reasons = [f"{outcome.code}: {outcome.message}"] if outcome.code else []
-    pages = {"viewer": f"{outcome.case_id}.html", "picture": shown.name, "registration": "registration.png"}
+    pages = {"compare in the viewer": "viewer.html", "picture": shown.name, "registration": "registration.png"}
     return Case(
         outcome.case_id or outcome.patient_key,
         outcome.status,

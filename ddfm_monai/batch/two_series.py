@@ -59,6 +59,7 @@ def fuse_folders(
     prior: str = DEFAULT_PRIOR,
     settings: FusionSettings | None = None,
     overwrite: bool = False,
+    page: bool = False,
     progress: ProgressCallback = silent,
     **changes: Any,
 ) -> FolderResult:
@@ -73,6 +74,7 @@ def fuse_folders(
         prior: a known name, or a weight file.
         settings: all settings at once; those that are named besides replace its own.
         overwrite: replace an earlier result there.
+        page: also write ``viewer.html``, in which result and sources can be compared.
         progress: called after every step.
         {settings}
 
@@ -87,7 +89,7 @@ def fuse_folders(
     for folder in (reference, second):
         check_folders(Path(folder), target)
     chosen = replace(settings or FusionSettings(), **changes)
-    how = CaseSettings.of(chosen, prior)
+    how = CaseSettings.of(chosen, prior, page=page)
     check_settings(how)
     one, other = read_folder_series(reference), read_folder_series(second)
     for source, kind in ((one.subseries, chosen.reference_kind), (other.subseries, chosen.second_kind)):

@@ -110,6 +110,7 @@ def run(
     max_days: float = _MAX_DAYS,
     prior: str = PRIOR,
     sop_class: SopClass = typer.Option(SopClass.mr, help="Grey results as MR Image or as Secondary Capture."),
+    html: bool = typer.Option(False, "--html", help="Also write an HTML page a case to compare result and sources."),
     scheduler: str = typer.Option(None, help="Dask: tcp://HOST:PORT of a scheduler, or local:N for N processes."),
     worker_resource: str = typer.Option(None, help="With --scheduler: what a worker must offer, such as GPU=1."),
     num_parts: int = typer.Option(1, min=1, help="Split the cases into so many parts, one command each."),
@@ -130,7 +131,7 @@ def run(
 
     \b
       ddfm dicom run export -o fused --dry-run
-      ddfm dicom run export -o fused --register rigid
+      ddfm dicom run export -o fused --register rigid --html
       ddfm dicom run export -o fused --pairs pairs.csv
     """
     from ddfm_monai.batch import case
@@ -144,7 +145,7 @@ def run(
     if worker_resource is not None and scheduler is None:
         raise UsageError("--worker-resource is for clusters; give --scheduler too.")
     batch.check_folders(source, output)
-    how = case.CaseSettings.of(settings, prior, sop_class.value)
+    how = case.CaseSettings.of(settings, prior, sop_class.value, html)
     batch.check_settings(how, here=scheduler is None)
     screen = _Screen(show_phi)
     options = _pairing_options(settings, select, max_days)

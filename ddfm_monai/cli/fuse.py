@@ -70,11 +70,9 @@ def fuse(
             check_folder(second)
             if check:
                 raise UsageError(f"{output}: --check writes a volume beside a volume. Name a file: fused.nii.gz.")
-            if html:
-                raise UsageError(f"{output}: --html writes a page beside a volume. Name a file: fused.nii.gz.")
             if dry_run:
                 raise UsageError(f"{output}: --dry-run is for files. For DICOM: ddfm dicom run FOLDER --dry-run.")
-            return _fuse_series(reference, second, output, prior, settings, overwrite, person)
+            return _fuse_series(reference, second, output, prior, settings, overwrite, html, person)
         found = _find_pairs(reference, second, output, settings, person)
         if not found.jobs:
             person.say(f"{reference}, {second or reference}: no file names in common; nothing to do.")
@@ -346,13 +344,27 @@ def _checked(result: FusionResult, person: Host) -> FusionResult:
 
 
 def _fuse_series(
-    reference: Path, second: Path, output: Path, prior: str, settings: FusionSettings, overwrite: bool, person: Host
+    reference: Path,
+    second: Path,
+    output: Path,
+    prior: str,
+    settings: FusionSettings,
+    overwrite: bool,
+    html: bool,
+    person: Host,
 ) -> int:
     from ddfm_monai.batch.two_series import fuse_folders
 
     person.begin("DICOM series", output)
     result = fuse_folders(
-        reference, second, output, prior=prior, settings=settings, overwrite=overwrite, progress=person.progress
+        reference,
+        second,
+        output,
+        prior=prior,
+        settings=settings,
+        overwrite=overwrite,
+        page=html,
+        progress=person.progress,
     )
     for warning in result.warnings:
         person.warn(warning)

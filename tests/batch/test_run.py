@@ -149,6 +149,15 @@ def test_finished_cases_are_kept(source: Path, settings: CaseSettings, tmp_path:
     assert timeless == [replace(outcome, seconds=0) for outcome in first.outcomes]
 
 
+def test_the_report_links_to_the_page_of_a_case(source: Path, settings: CaseSettings, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run_batch(jobs_for(source, replace(settings, page=True), out), [], out)
+    pages = list(out.glob("*/viewer.html"))
+    assert len(pages) == sum(outcome.status == "ok" for outcome in first.outcomes) > 0
+    report = (out / "report.html").read_text()
+    assert all(f"href='{page.parent.name}/viewer.html'" in report for page in pages)
+
+
 @pytest.mark.parametrize("change", ["settings", "input", "result"])
 def test_other_results_are_not_overwritten_unasked(
     source: Path, settings: CaseSettings, tmp_path: Path, change: str

@@ -45,6 +45,19 @@ def test_command(tiny_prior_path: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads((tmp_path / "out/case.json").read_text())["provenance"]["sampling"]["seed"] == 5
 
 
+def test_a_page_to_compare_them_in_names_nobody(small: dict[str, Any], tmp_path: Path) -> None:
+    save_pair(tmp_path, **SMALL)
+    options = ["--prior", small["prior"], "--steps", "1", "--device", "cpu", "--html"]
+    command = ["fuse", str(tmp_path / "mr"), str(tmp_path / "ct"), "-o", str(tmp_path / "out"), *options]
+    assert run(command) == ExitCode.DONE
+    page = (tmp_path / "out/viewer.html").read_text()
+    assert "MRI and CT, fused" in page
+    assert all(f'id="layer-{role}"' in page for role in ("reference", "second", "fused"))
+    header = dcmread(next((tmp_path / "mr").iterdir()))
+    for private in (header.PatientID, *str(header.PatientName).split("^"), header.SeriesInstanceUID, str(tmp_path)):
+        assert private not in page
+
+
 @pytest.mark.parametrize(
     ("layout", "code"),
     [({"patient_id": "another"}, "E_DIFFERENT_PATIENTS"), ({"frame": "other"}, "S_DIFFERENT_FRAME")],
