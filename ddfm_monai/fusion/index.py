@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ddfm_monai.files import atomic_path
 from ddfm_monai.fusion.many import Job
 from ddfm_monai.fusion.outputs import output_names
+from ddfm_monai.fusion.resume import read_record
 from ddfm_monai.pages import Case, index_page, is_ours, thumbnail
 
 __all__ = ["INDEX", "write_index"]
@@ -54,7 +54,7 @@ def _case(job: Job, failure: str | None) -> Case:
     if failure is not None:
         return Case(name, "failed", [job.reference.name, job.second.name], remarks=[failure])
     beside = output_names(job.target, page=True)
-    made = _read(beside["provenance"])
+    made = read_record(beside["provenance"])
     links = (("compare in the viewer", "page"), ("picture", "preview"), ("how it was made", "provenance"))
     return Case(
         name,
@@ -65,14 +65,6 @@ def _case(job: Job, failure: str | None) -> Case:
         picture=thumbnail(beside.get("preview", job.target)),
         links=[(text, beside[role].name) for text, role in links if role in beside and beside[role].is_file()],
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        made = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return made if isinstance(made, dict) else {}
 
 
 def _source(made: Mapping[str, Any], role: str, file: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from ddfm_monai.files import sha256_of
 from ddfm_monai.fusion.outputs import output_names
 from ddfm_monai.fusion.picture import informative_point
 from ddfm_monai.fusion.pipeline import FusionResult
+from ddfm_monai.fusion.resume import read_record
 from ddfm_monai.settings import FusionSettings
 from ddfm_monai.viewer import viewer_page
 from ddfm_monai.volumes import READABLE_SUFFIXES, Scaling, Source, is_picture, read_source, read_volume, suffix_of
@@ -96,11 +96,8 @@ def _on(fused: MetaTensor, source: Source) -> Source:
 
 def _read_account(result: Path) -> dict[str, Any]:
     """The provenance beside a result; empty where there is none."""
-    try:
-        said = json.loads(output_names(result)["provenance"].read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) and "sampling" in said else {}
+    said = read_record(output_names(result)["provenance"])
+    return said if "sampling" in said else {}
 
 
 def _part(made: Mapping[str, Any], *keys: str) -> Any:
