@@ -270,12 +270,9 @@ def derive(
     remarks = [problem.code for problem in (*reference.warnings, *second.warnings, *pair.warnings)]
     remarks += [warning.partition(":")[0] for warning in result.provenance["warnings"] if warning.startswith("W_")]
     outputs = [_output(series) for series in _write_series(result, derivation, pair, settings, folder)]
-    _picture(result, folder / "preview.png")
-    if settings.page:
-        _page(result, sources, folder / "viewer.html")
+    _show(result, sources, settings.page, folder)
     if result.registration is not None:
         uid = write_registration(derivation, folder / "registration.dcm")
-        _picture_registration(result, folder / "registration.png")
         outputs.append({"kind": "registration", "instance_uids": [uid]})
     progress(Progress("write", 1, 1))
     return {
@@ -293,22 +290,16 @@ def derive(
     }
 
 
-def _picture(result: FusionResult, path: Path) -> None:
-    from ddfm_monai.fusion.outputs import write_preview  # torch and MONAI: not for the scan
+def _show(result: FusionResult, sources: tuple[Source, Source], page: bool, folder: Path) -> None:
+    """What a person looks at."""
+    from ddfm_monai.fusion.outputs import write_preview, write_registration_picture  # MONAI: not for the scan
+    from ddfm_monai.fusion.page import page_of
 
-    write_preview(result, path)
-
-
-def _page(result: FusionResult, sources: tuple[Source, Source], path: Path) -> None:
-    from ddfm_monai.fusion.page import with_page  # torch and MONAI: not for the scan
-
-    path.write_text(str(with_page(result, *sources).page), encoding="utf-8")
-
-
-def _picture_registration(result: FusionResult, path: Path) -> None:
-    from ddfm_monai.fusion.outputs import write_registration_picture  # torch and MONAI: not for the scan
-
-    write_registration_picture(result, path)
+    write_preview(result, folder / "preview.png")
+    if result.registration is not None:
+        write_registration_picture(result, folder / "registration.png")
+    if page:
+        (folder / "viewer.html").write_text(page_of(result, *sources), encoding="utf-8")
 
 
 def _remarks(provenance: dict[str, Any]) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def run_demo(
     """
     from ddfm_monai.files import atomic_path, check_writable_target
     from ddfm_monai.fusion.outputs import output_names, write_preview
-    from ddfm_monai.fusion.page import with_page
+    from ddfm_monai.fusion.page import page_of
     from ddfm_monai.lock import target_locks
     from ddfm_monai.phantom import write_phantom
     from ddfm_monai.volumes import read_source
@@ -91,7 +91,7 @@ def run_demo(
     write_preview(result, results["preview"], point=_through_lesions())
     both = read_source(sources.mri, "reference"), read_source(sources.ct, "second")
     with atomic_path(results["page"]) as temporary:
-        temporary.write_text(str(with_page(result, *both, _through_lesions()).page), encoding="utf-8")
+        temporary.write_text(page_of(result, *both, _through_lesions()), encoding="utf-8")
     return {"mri": sources.mri, "ct": sources.ct, "pet": sources.pet, **results}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from ddfm_monai.metrics.files import Evaluation, PairFiles
     from ddfm_monai.metrics.lesions import Fuse
+    from ddfm_monai.priors import Prior
 
 __all__ = ["register"]
 
@@ -117,15 +119,19 @@ def _how(pairs: list[PairFiles], settings: FusionSettings) -> dict[str, str]:
 
 def _provenance(fused: Path) -> dict[str, Any]:
     """What lies beside a result of ours; empty for others'."""
-    import json
-
     from ddfm_monai.fusion.outputs import output_names
+    from ddfm_monai.fusion.resume import read_record
 
-    try:
-        made = json.loads(output_names(fused)["provenance"].read_text(encoding="utf-8"))
-        return made if {"software", "prior", "likelihood", "sampling"} <= made.keys() else {}
-    except (OSError, ValueError, AttributeError):
-        return {}
+    made = read_record(output_names(fused)["provenance"])
+    return made if {"software", "prior", "likelihood", "sampling"} <= made.keys() else {}
+
+
+@lru_cache(maxsize=1)
+def _prior(name: str) -> Prior:
+    """The weights, loaded once for all pairs."""
+    from ddfm_monai.priors import load_prior
+
+    return load_prior(name)
 
 
 def _method_of(fused: Path) -> Fuse:
@@ -137,7 +143,6 @@ def _method_of(fused: Path) -> Fuse:
     import numpy as np
 
     from ddfm_monai.fusion.pipeline import fuse_volumes
-    from ddfm_monai.priors import load_prior
     from ddfm_monai.volumes import make_volume
 
     made = _provenance(fused)
@@ -147,7 +152,7 @@ def _method_of(fused: Path) -> Fuse:
             "method's results use ddfm_monai.metrics.lesion_transfer in Python."
         )
     name = made["likelihood"]["name"]
-    prior = load_prior(made["prior"]["name"])
+    prior = _prior(made["prior"]["name"])
     settings = FusionSettings(
         likelihood="default" if name == "two-scale" else name,
         steps=made["sampling"]["steps"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -233,14 +234,19 @@ class _Plan:
             to_do.append(job)
         return to_do, done
 
+    @cached_property
+    def _prior_sha256(self) -> str:
+        from ddfm_monai.priors import sha256_of_prior
+
+        return sha256_of_prior(self.prior)
+
     def _earlier(self, job: Job, names: dict[str, Path]) -> tuple[dict[str, Any], list[str]]:
         """The record of what is there, and why it is not what is asked for."""
         from ddfm_monai.fusion.resume import differences, read_record
-        from ddfm_monai.priors import sha256_of_prior
 
         record = read_record(names["provenance"])
         sources = {"reference": job.reference, "second": job.second}
-        return record, differences(record, names, sources, self.settings, sha256_of_prior(self.prior))
+        return record, differences(record, names, sources, self.settings, self._prior_sha256)
 
 
 def _in_the_way(path: Path, reasons: Sequence[str]) -> str:

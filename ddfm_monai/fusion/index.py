@@ -11,12 +11,12 @@ from ddfm_monai.fusion.many import Job
 from ddfm_monai.fusion.outputs import output_names
 from ddfm_monai.fusion.resume import read_record
 from ddfm_monai.pages import Case, index_page, is_ours, thumbnail
+from ddfm_monai.settings import KINDS
+from ddfm_monai.volumes.kind import spoken
 
 __all__ = ["INDEX", "write_index"]
 
 INDEX = "index.html"
-
-_KINDS = {"mr": "MR", "ct": "CT", "pet": "PET", "spect": "SPECT", "picture": "picture"}
 
 
 def write_index(
@@ -68,8 +68,8 @@ def _case(job: Job, failure: str | None) -> Case:
 
 
 def _source(made: Mapping[str, Any], role: str, file: Path) -> str:
-    kind = made.get(role, {}).get("scaling", {}).get("kind", "")
-    return f"{_KINDS[kind]}: {file.name}" if kind in _KINDS else file.name
+    kind = made.get(role, {}).get("scaling", {}).get("kind")
+    return f"{spoken(kind)}: {file.name}" if kind in KINDS else file.name
 
 
 def _how(made: Mapping[str, Any]) -> list[str]:

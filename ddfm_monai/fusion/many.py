@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ddfm_monai.errors import Cancelled, DDFMError, UsageError, of_system
 from ddfm_monai.fusion.outputs import check_fits, write_outputs
-from ddfm_monai.fusion.page import with_page
+from ddfm_monai.fusion.page import page_of
 from ddfm_monai.fusion.pipeline import FusionResult, Meeting, fuse_volumes, meet
 from ddfm_monai.priors import Prior
 from ddfm_monai.progress import Progress, ProgressCallback, silent
@@ -109,7 +109,7 @@ def fuse_many(
         check_fits(job.target, both[0])
         taken(*both)
         result = inspect(fuse_volumes(*both, prior=prior, settings=settings, progress=progress, begin=met))
-        return with_page(result, *both) if page else result
+        return replace(result, page=page_of(result, *both)) if page else result
 
     with ThreadPoolExecutor(1) as writer:
         pending: Future[Done] | None = None
@@ -120,9 +120,8 @@ def fuse_many(
                 result = _outcome(fuse, job, sources)
                 if pending is not None:
                     yield pending.result()
-                pending = writer.submit(
-                    _write, job, result, started, picture
-                )  # not before the caller has heard of the last
+                # Not before the caller has heard of the last one.
+                pending = writer.submit(_write, job, result, started, picture)
         except (Exception, KeyboardInterrupt):
             if pending is not None:
                 yield pending.result()  # is written all the same, so the caller hears of it before the error

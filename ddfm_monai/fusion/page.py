@@ -17,26 +17,24 @@ from ddfm_monai.fusion.picture import informative_point
 from ddfm_monai.fusion.pipeline import FusionResult
 from ddfm_monai.fusion.resume import read_record
 from ddfm_monai.settings import FusionSettings
-from ddfm_monai.viewer import viewer_page
+from ddfm_monai.viewer import part_of, viewer_page
 from ddfm_monai.volumes import READABLE_SUFFIXES, Scaling, Source, is_picture, read_source, read_volume, suffix_of
 from ddfm_monai.volumes.colour import to_luma
 
-__all__ = ["page_of_files", "with_page"]
+__all__ = ["page_of", "page_of_files"]
 
 _MOST_TO_SEARCH = 4_000_000_000  # bytes of files that are hashed to find the sources
 
 
-def with_page(
-    result: FusionResult, reference: Source, second: Source, point: Sequence[float] | None = None
-) -> FusionResult:
-    """The result with its HTML page.
+def page_of(result: FusionResult, reference: Source, second: Source, point: Sequence[float] | None = None) -> str:
+    """The HTML page of a result in memory.
 
     Args:
         result: of :func:`~ddfm_monai.fuse_volumes`.
         reference, second: the sources that it was made of, as they were read.
         point: RAS mm, where the planes cross at first; default: where the sources show and differ most.
     """
-    page = viewer_page(
+    return viewer_page(
         reference,
         second,
         result.fused,
@@ -46,7 +44,6 @@ def with_page(
         check=result.check,
         point=point or informative_point((result.reference01, result.second01, result.fused)),
     )
-    return replace(result, page=page)
 
 
 def page_of_files(result: Path, sources: Sequence[Path], settings: FusionSettings) -> str:
@@ -100,16 +97,9 @@ def _read_account(result: Path) -> dict[str, Any]:
     return said if "sampling" in said else {}
 
 
-def _part(made: Mapping[str, Any], *keys: str) -> Any:
-    value: Any = made
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
 def _sources_beside(result: Path, made: Mapping[str, Any]) -> tuple[Path, Path]:
     """The files of the result's folder that have the SHA-256 of its sources."""
-    wanted = [_part(made, role, "sha256") for role in ("reference", "second")]
+    wanted = [part_of(made, role, "sha256") for role in ("reference", "second")]
     found: dict[str, Path] = {}
     searched = 0
     for path in sorted(result.parent.iterdir()) if all(wanted) else []:
@@ -145,7 +135,7 @@ def _take_roles(pair: Sequence[Path], made: Mapping[str, Any]) -> _Taken:
     first, other = pair
     if not made:
         return _Taken((first, other), ("Nothing beside the result says how it was made, or of which files.",))
-    wanted = [_part(made, role, "sha256") for role in ("reference", "second")]
+    wanted = [part_of(made, role, "sha256") for role in ("reference", "second")]
     digests = [sha256_of(path) if path.is_file() else None for path in pair]
     if digests == wanted[::-1] and digests != wanted:
         return _Taken((other, first))
@@ -159,11 +149,11 @@ def _take_roles(pair: Sequence[Path], made: Mapping[str, Any]) -> _Taken:
 
 def _read(path: Path, role: str, made: Mapping[str, Any], settings: FusionSettings) -> Source:
     """A source with the window that it was fused with."""
-    said = _part(made, role, "scaling")
+    said = part_of(made, role, "scaling")
     named = getattr(settings, f"{role}_kind")
-    known = _part(said, "kind") if named == "auto" else named
+    known = part_of(said, "kind") if named == "auto" else named
     source = read_source(path, role, known or "auto", settings.window)
-    if settings.window is not None or named != "auto" or _part(made, role, "sha256") != source.sha256:
+    if settings.window is not None or named != "auto" or part_of(made, role, "sha256") != source.sha256:
         return source
     names = {item.name for item in fields(Scaling)}
     scaling = Scaling(**{name: value for name, value in said.items() if name in names} | {"doubts": ()})
@@ -172,14 +162,14 @@ def _read(path: Path, role: str, made: Mapping[str, Any], settings: FusionSettin
 
 def _transform_of(made: Mapping[str, Any]) -> np.ndarray | None:
     """The registration that the result was made with."""
-    if _part(made, "registration", "already_aligned") is not False:
+    if part_of(made, "registration", "already_aligned") is not False:
         return None
-    return np.array(_part(made, "registration", "matrix"), dtype=np.float64)
+    return np.array(part_of(made, "registration", "matrix"), dtype=np.float64)
 
 
 def _map_beside(result: Path, role: str, made: Mapping[str, Any]) -> MetaTensor | None:
     """The uncertainty or the check of a result that has one."""
-    has = {"uncertainty": (_part(made, "sampling", "samples") or 1) > 1, "check": bool(_part(made, "check"))}
+    has = {"uncertainty": (part_of(made, "sampling", "samples") or 1) > 1, "check": bool(part_of(made, "check"))}
     path = output_names(result, FusionSettings(samples=2), check=True)[role]
     if not has[role] or not path.is_file():
         return None

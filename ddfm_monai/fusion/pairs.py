@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -137,7 +137,7 @@ def pairs_of_cases(
 
 def holds_cases(folder: Path) -> bool:
     """Whether a folder holds no files of its own but folders with volumes: BIDS, or one folder per subject."""
-    return folder.is_dir() and not _has_files(folder) and bool(_files_below(folder))
+    return folder.is_dir() and not _has_files(folder) and any(True for _ in _volumes_below(folder))
 
 
 def _choose(
@@ -214,11 +214,15 @@ def _without_kind(name: str) -> str:
 
 def _files_below(folder: Path) -> list[Path]:
     """The volumes below a folder, sorted; pictures do not count there (DICOM exports have some), nor derivatives."""
-    inner = [
-        p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".") and p.name not in _NOT_CASES
-    ]
-    files = (file for path in inner for file in islice(path.rglob("*"), _LOOKED_AT) if _is_volume(file))
-    return sorted(file for file in files if suffix_of(file) not in PICTURE_SUFFIXES)
+    return sorted(_volumes_below(folder))
+
+
+def _volumes_below(folder: Path) -> Iterator[Path]:
+    """The same as they are met: a search for one may stop there."""
+    for inner in _inner(folder):
+        if inner.name not in _NOT_CASES:
+            found = (file for file in islice(inner.rglob("*"), _LOOKED_AT) if _is_volume(file))
+            yield from (file for file in found if suffix_of(file) not in PICTURE_SUFFIXES)
 
 
 def _inner(folder: Path) -> list[Path]:

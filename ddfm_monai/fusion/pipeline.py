@@ -67,7 +67,7 @@ class FusionResult:
         reference01, second01: (1, X, Y, Z) in [0, 1], the sources as they entered the fusion, on the same grid.
         second_before01: where registration was asked for, the second source as it lay, on the same grid.
         check: (1, X, Y, Z), where a reader should look at the sources, and why, if a check was asked for.
-        page: the HTML document to look at it, if one was asked for (:func:`ddfm_monai.fusion.page.with_page`).
+        page: the HTML document to look at it, if one was asked for (:func:`ddfm_monai.fusion.page.page_of`).
     """
 
     fused: MetaTensor

@@ -6,6 +6,6 @@ puts them together with the viewer of ``assets/``: NiiVue (BSD-2-Clause) and wha
 
 from __future__ import annotations
 
-from ddfm_monai.viewer.page import viewer_page
+from ddfm_monai.viewer.page import part_of, viewer_page
 
-__all__ = ["viewer_page"]
+__all__ = ["part_of", "viewer_page"]

@@ -24,7 +24,7 @@ from ddfm_monai.volumes.colour import colour_map
 from ddfm_monai.volumes.grids import nearest_ras
 from ddfm_monai.volumes.kind import titles_of
 
-__all__ = ["viewer_page"]
+__all__ = ["part_of", "viewer_page"]
 
 _CHECK_COLOURS = {"invented": (255, 60, 60), "missing": (255, 190, 0), "detail": (80, 170, 255)}
 _SCRIPTS = ("niivue", "viewer")
@@ -88,6 +88,13 @@ def viewer_page(
     )
 
 
+def part_of(provenance: Any, *keys: str) -> Any:
+    """What stands in a provenance under these keys, one within the other; None where there is no such thing."""
+    for key in keys:
+        provenance = provenance.get(key) if isinstance(provenance, Mapping) else None
+    return provenance
+
+
 # --- what the page says ----------------------------------------------------------------------------------------------
 
 
@@ -108,10 +115,7 @@ def _account(provenance: Mapping[str, Any], titles: Mapping[str, str]) -> list[t
     """Rows of the panel "How it was made": of the provenance, what this package writes there."""
 
     def found(*keys: str) -> Any:
-        value: Any = provenance
-        for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
+        return part_of(provenance, *keys)
 
     rows: list[tuple[str, Any]] = []
     for role in ("reference", "second"):
