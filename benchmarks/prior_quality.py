@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ddfm_monai.method.schedule import alphas_cumprod
 from ddfm_monai.priors import Prior, load_prior
 from ddfm_monai.priors.precision import choose_precision
+from ddfm_monai.settings import DEFAULT_PRIOR
 from ddfm_monai.training import NoisePredictionError, NoisyCases, Slices, read_slices
 
 LEVELS = (10, 25, 50)  # standard deviation of the added noise, grey levels of 255
@@ -189,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--val", type=Path, required=True)
-    parser.add_argument("--prior", default="medical")
+    parser.add_argument("--prior", default=DEFAULT_PRIOR)
     parser.add_argument("--slices", type=int, default=12, help="slices per modality")
     parser.add_argument("--samples", type=int, default=24)
     parser.add_argument("--size", type=int, default=256)

@@ -34,6 +34,7 @@ from ddfm_monai.metrics import (
 )
 from ddfm_monai.metrics.noise_kinds import NOISE_KINDS
 from ddfm_monai.metrics.slices import luma
+from ddfm_monai.settings import DEFAULT_PRIOR
 
 Volume = NDArray[np.uint8]  # (X, Y, Z), grey levels 0..255
 Method = Callable[[Volume, Volume], Volume]
@@ -268,7 +269,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every K-th slice (coherence then spans K slices)")
     parser.add_argument("--methods", nargs="+", choices=list(methods("", None)), help="all by default")
     parser.add_argument("--cases", nargs="+", help="folder names; all by default")
-    parser.add_argument("--prior", default="medical", help="prior of the DDFM methods")
+    parser.add_argument("--prior", default=DEFAULT_PRIOR, help="prior of the DDFM methods")
     parser.add_argument("--device", default=None)
     parser.add_argument("--no-probes", action="store_true", help="leave out lesions and noise: 1 fusion instead of 6")
     parser.add_argument("--noise", nargs="*", choices=NOISE_KINDS, help="tables of these kinds (or all) instead")

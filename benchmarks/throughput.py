@@ -36,6 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddfm_monai import fuse_volumes, load_prior
 from ddfm_monai.method import DDFMInferer, noise_field
 from ddfm_monai.priors import ADMUNet, Prior, find_prior, slice_unet
+from ddfm_monai.settings import DEFAULT_PRIOR
 from ddfm_monai.volumes import make_volume
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -61,8 +62,8 @@ def head_pair(size: int, slices: int) -> tuple[Any, Any]:
 
 
 def network_named(name: str) -> Prior:
-    if name == "medical":
-        return load_prior("medical", DEVICE)
+    if name == DEFAULT_PRIOR:
+        return load_prior(DEFAULT_PRIOR, DEVICE)
     torch.manual_seed(0)
     with torch.device(DEVICE):
         network = ADMUNet(**find_prior("imagenet256").config)
@@ -236,9 +237,9 @@ def alone(function: Callable[..., dict[str, Any]], *arguments: Any, **settings: 
 
 
 def quick() -> dict[str, Any]:
-    shipped = alone(compare, "medical", size=256, slices=4, steps=10, rounds=3)
+    shipped = alone(compare, DEFAULT_PRIOR, size=256, slices=4, steps=10, rounds=3)
     imagenet = alone(compare, "imagenet256", size=256, slices=1, steps=2, rounds=2)
-    default = alone(one_run, "medical", size=256, slices=20, steps=None)
+    default = alone(one_run, DEFAULT_PRIOR, size=256, slices=20, steps=None)
     return {
         **machine(),
         "speedup_shipped_prior": shipped["speedup"],
@@ -252,11 +253,11 @@ def quick() -> dict[str, Any]:
 def tables() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     precisions = ("float32", "bfloat16", "float16") if DEVICE == "cuda" else ("float32", "bfloat16")
     batches = (1, 4, 16, 64) if DEVICE == "cuda" else (1, 4)
-    names = ("medical", "imagenet256")
+    names = (DEFAULT_PRIOR, "imagenet256")
     few = (
-        {"medical": (8, 10), "imagenet256": (1, 2)}
+        {DEFAULT_PRIOR: (8, 10), "imagenet256": (1, 2)}
         if DEVICE == "cpu"
-        else {"medical": (80, 10), "imagenet256": (16, 10)}
+        else {DEFAULT_PRIOR: (80, 10), "imagenet256": (16, 10)}
     )
     yield "Against the plain loop", [alone(compare, n, 256, *few[n], rounds=3) for n in names]
     yield "The network alone", [alone(matrix_share, n, p) for n in names for p in precisions]
@@ -264,9 +265,9 @@ def tables() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         alone(one_run, n, 256, *few[n], precision=p, batch_size=b)
         for n in names for p in precisions for b in batches if b <= few[n][0]
     ]  # fmt: skip
-    yield "Slices", [alone(one_run, "medical", 256, slices, 10) for slices in (20, 80, 160)]
-    yield "Size", [alone(one_run, "medical", size, 20, 10) for size in (128, 256, 512)]
-    yield "Steps", [alone(one_run, "medical", 256, 20, steps) for steps in (5, 10, 25)]
+    yield "Slices", [alone(one_run, DEFAULT_PRIOR, 256, slices, 10) for slices in (20, 80, 160)]
+    yield "Size", [alone(one_run, DEFAULT_PRIOR, size, 20, 10) for size in (128, 256, 512)]
+    yield "Steps", [alone(one_run, DEFAULT_PRIOR, 256, 20, steps) for steps in (5, 10, 25)]
 
 
 def machine() -> dict[str, Any]:

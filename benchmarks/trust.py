@@ -21,6 +21,7 @@ from quality import SECONDS, Method, Volume, ddfm, em_alone, laplacian_pyramid, 
 
 from ddfm_monai.metrics import LESION_KINDS, check_fusion, foreground_slices, shared_lesion_transfer, streak_test
 from ddfm_monai.metrics.detectability import Detectability, Noise, detectability
+from ddfm_monai.settings import DEFAULT_PRIOR
 
 MARGIN = -0.05  # of the AUC: what may be lost
 NOISE = {"ct": Noise("zero-filled", "soft"), "pet": Noise("linear", "soft"), "spect": Noise("white", "soft")}
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(methods("", None, 1)), help="all by default")
     parser.add_argument("--sets", nargs="+", choices=SECONDS, default=SECONDS)
     parser.add_argument("--steps", type=int, default=10, help="of the published and the paper's likelihood")
-    parser.add_argument("--prior", default="medical", help="prior of the DDFM methods")
+    parser.add_argument("--prior", default=DEFAULT_PRIOR, help="prior of the DDFM methods")
     parser.add_argument("--device", default=None)
     parser.add_argument("--json", type=Path, help="also write everything to this file, after each method")
     arguments = parser.parse_args()

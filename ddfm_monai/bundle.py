@@ -33,11 +33,11 @@ from ddfm_monai.fusion.many import read_ahead
 from ddfm_monai.fusion.outputs import output_names, write_outputs
 from ddfm_monai.fusion.pairs import Pair, find_pairs, target_in
 from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
-from ddfm_monai.priors import DEFAULT_PRIOR, Prior, find_prior
+from ddfm_monai.priors import Prior, find_prior
 from ddfm_monai.priors.prior import ready
 from ddfm_monai.priors.weights_file import fill
 from ddfm_monai.progress import Progress, ProgressCallback
-from ddfm_monai.settings import FusionSettings
+from ddfm_monai.settings import DEFAULT_PRIOR, FusionSettings
 from ddfm_monai.volumes import read_volume, stem_of
 
 __all__ = [
@@ -329,7 +329,11 @@ class WriteFusedd(MapTransform):
 
 
 def load_network(
-    network_def: torch.nn.Module, weights: str, sha256: str, device: str | torch.device = "cpu", name: str = "medical"
+    network_def: torch.nn.Module,
+    weights: str,
+    sha256: str,
+    device: str | torch.device = "cpu",
+    name: str = DEFAULT_PRIOR,
 ) -> Prior:
     """Fill the bundle's network with the bundle's weights.
 

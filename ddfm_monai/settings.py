@@ -16,6 +16,7 @@ from ddfm_monai.errors import UsageError
 
 __all__ = [
     "CT_WINDOWS",
+    "DEFAULT_PRIOR",
     "KINDS",
     "LIKELIHOODS",
     "PICTURES",
@@ -33,6 +34,9 @@ REGISTER = ("none", "rigid", "trust")
 UNITS = ("none", "suv")
 LIKELIHOODS = ("default", "paper", "published")
 PICTURES = ("planes", "mosaic")
+DEFAULT_PRIOR = "medical"
+"""The prior that is used unless another one is asked for."""
+
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 CT_WINDOWS = {"brain": (40.0, 80.0), "soft": (40.0, 400.0), "bone": (400.0, 1800.0)}

@@ -19,8 +19,8 @@ from monai.utils import convert_to_tensor, ensure_tuple
 from monai.utils.enums import TransformBackends
 
 from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
-from ddfm_monai.priors import DEFAULT_PRIOR, Prior, as_prior
-from ddfm_monai.settings import FusionSettings, takes_settings
+from ddfm_monai.priors import Prior, as_prior
+from ddfm_monai.settings import DEFAULT_PRIOR, FusionSettings, takes_settings
 
 __all__ = ["DDFMFuse", "DDFMFuseD", "DDFMFuseDict", "DDFMFused"]
 
@@ -35,7 +35,7 @@ class DDFMFuse(Transform):
 
     Args:
         prior: a loaded prior, a network of one's own (see :func:`~ddfm_monai.priors.prior_of`), a known name
-            (``"medical"``), or the path of a weight file.
+            (``ddfm prior list`` has them), or the path of a weight file.
         settings: all settings at once; those that are named besides replace its own.
         {settings}
 
@@ -108,7 +108,7 @@ class DDFMFused(MapTransform):
         output_key: where the fused volume goes.
         allow_missing_keys: leave a dictionary alone that lacks one of the keys.
         prior: a loaded prior, a network of one's own (see :func:`~ddfm_monai.priors.prior_of`), a known name
-            (``"medical"``), or the path of a weight file.
+            (``ddfm prior list`` has them), or the path of a weight file.
         settings: all settings at once; those that are named besides replace its own.
         {settings}
 

@@ -10,6 +10,7 @@ import argparse
 from monai.transforms import Compose, LoadImaged, SaveImaged
 
 from ddfm_monai import DDFMFused
+from ddfm_monai.settings import DEFAULT_PRIOR
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     parser.add_argument("reference", help="the volume that gives the grid, usually the MRI")
     parser.add_argument("second", help="CT, PET, SPECT or another MRI")
     parser.add_argument("output_dir")
-    parser.add_argument("--prior", default="medical", help="a known prior or a weight file")
+    parser.add_argument("--prior", default=DEFAULT_PRIOR, help="a known prior or a weight file")
     arguments = parser.parse_args()
     keys = ("reference", "second")
     chain = Compose(

@@ -24,6 +24,7 @@ from monai.transforms import (
 )
 
 from ddfm_monai import DDFMFused
+from ddfm_monai.settings import DEFAULT_PRIOR
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("reference")
     parser.add_argument("second")
     parser.add_argument("label", help="labels on the reference's grid")
-    parser.add_argument("--prior", default="medical", help="a known prior or a weight file")
+    parser.add_argument("--prior", default=DEFAULT_PRIOR, help="a known prior or a weight file")
     parser.add_argument("--iterations", type=int, default=20)
     arguments = parser.parse_args()
     chain = Compose(

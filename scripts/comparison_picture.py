@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ddfm_monai import fuse_volumes, load_prior
 from ddfm_monai.phantom import write_phantom
+from ddfm_monai.settings import DEFAULT_PRIOR
 from ddfm_monai.volumes import affine_of, make_volume, read_volume
 
 SLICES = [17, 21, 25]
@@ -34,7 +35,7 @@ def some_slices(volume: MetaTensor) -> MetaTensor:
 
 
 def rows(mri: MetaTensor, second: MetaTensor, kind: str) -> list[list[np.ndarray]]:
-    prior = load_prior("medical")
+    prior = load_prior(DEFAULT_PRIOR)
     default = fuse_volumes(mri, second, prior=prior, reference_kind="mr", second_kind=kind)
     published = fuse_volumes(
         mri, second, prior=prior, reference_kind="mr", second_kind=kind, likelihood="published", steps=25

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from ddfm_monai.bundle import bundle_folder
 from ddfm_monai.files import sha256_of
 from ddfm_monai.priors import find_prior
+from ddfm_monai.settings import DEFAULT_PRIOR
 
 
 def main() -> None:
-    bundle, card = bundle_folder("ddfm_fusion"), find_prior("medical")
+    bundle, card = bundle_folder("ddfm_fusion"), find_prior(DEFAULT_PRIOR)
     weights, config = bundle / "models" / "model.pt", bundle / "configs" / "inference.json"
     settings = json.loads(config.read_text())
     network = {"_target_": f"ddfm_monai.priors.{card.architecture}", **card.config}

@@ -20,6 +20,7 @@ from torch import Tensor
 from ddfm_monai import fuse_volumes, load_prior
 from ddfm_monai.method.two_scale import TwoScaleEM
 from ddfm_monai.phantom import write_phantom
+from ddfm_monai.settings import DEFAULT_PRIOR
 from ddfm_monai.volumes import read_volume
 
 TITLES = ("MRI", "CT", "maximum", "default, noise left", "default")
@@ -39,7 +40,7 @@ def main(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = write_phantom(Path(folder), ct_resolution=0.5, noise="scanner")
         mri, ct = some_slices(read_volume(paths.mri)), read_volume(paths.ct)
-    prior = load_prior("medical")
+    prior = load_prior(DEFAULT_PRIOR)
     kinds = {"prior": prior, "reference_kind": "mr", "second_kind": "ct"}
     default = fuse_volumes(mri, ct, **kinds)
     left = fuse_volumes(mri, ct, likelihood=AsTheyAre(), **kinds)

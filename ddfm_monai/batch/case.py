@@ -32,11 +32,11 @@ from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.dicom.write import Derivation, SopClass, WrittenSeries, write_colour, write_grey
 from ddfm_monai.errors import Cancelled
 from ddfm_monai.files import sha256_of
-from ddfm_monai.priors import DEFAULT_PRIOR, find_prior, load_prior
+from ddfm_monai.priors import find_prior, load_prior
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.protocol import quiet_libraries
 from ddfm_monai.rules import Origin
-from ddfm_monai.settings import FusionSettings
+from ddfm_monai.settings import DEFAULT_PRIOR, FusionSettings
 from ddfm_monai.space import covered_fraction, flip_transform
 from ddfm_monai.volume import affine_of, grid_of
 

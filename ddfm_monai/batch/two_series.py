@@ -16,10 +16,9 @@ from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.errors import UsageError
 from ddfm_monai.files import check_writable_target
 from ddfm_monai.lock import target_locks
-from ddfm_monai.priors import DEFAULT_PRIOR
 from ddfm_monai.progress import ProgressCallback, silent
 from ddfm_monai.rules import kind_of, of_colour
-from ddfm_monai.settings import FusionSettings, takes_settings
+from ddfm_monai.settings import DEFAULT_PRIOR, FusionSettings, takes_settings
 
 __all__ = ["FolderResult", "fuse_folders"]
 

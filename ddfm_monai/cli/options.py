@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import typer
 
-from ddfm_monai.settings import PICTURES, FusionSettings
+from ddfm_monai.settings import DEFAULT_PRIOR, PICTURES, FusionSettings
 
 __all__ = ["PICTURE", "PRIOR", "Picture", "choice", "with_settings"]
 
-PRIOR = typer.Option("medical", help="A known prior (ddfm prior list) or a weight file.")
+PRIOR = typer.Option(DEFAULT_PRIOR, help="A known prior (ddfm prior list) or a weight file.")
 
 Picture = Enum("Picture", {name: name for name in PICTURES}, type=str)  # type: ignore[misc]
 PICTURE = typer.Option("planes", help="What the PNG shows: three planes, or many slices.")

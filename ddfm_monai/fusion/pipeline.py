@@ -22,10 +22,10 @@ from ddfm_monai.fusion.chains import Chains
 from ddfm_monai.fusion.source_noise import as_cut, carried, describe_noise, noise_of
 from ddfm_monai.method import DDFMInferer
 from ddfm_monai.method.noise import Noise
-from ddfm_monai.priors import DEFAULT_PRIOR, Prior, as_prior
+from ddfm_monai.priors import Prior, as_prior
 from ddfm_monai.priors.precision import choose_precision
 from ddfm_monai.progress import Progress, ProgressCallback, silent
-from ddfm_monai.settings import FusionSettings, takes_settings
+from ddfm_monai.settings import DEFAULT_PRIOR, FusionSettings, takes_settings
 from ddfm_monai.volume import in_space_of, name_of, spacing_of
 from ddfm_monai.volumes import (
     Alignment,

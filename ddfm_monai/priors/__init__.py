@@ -4,7 +4,6 @@ from ddfm_monai.priors.adm_unet import ADMUNet
 from ddfm_monai.priors.expert_unet import ExpertUNet
 from ddfm_monai.priors.prior import Prior, prior_of
 from ddfm_monai.priors.registry import (
-    DEFAULT_PRIOR,
     PriorCard,
     as_prior,
     download_prior,
@@ -16,7 +15,6 @@ from ddfm_monai.priors.registry import (
 from ddfm_monai.priors.slice_unet import SliceUNet
 
 __all__ = [
-    "DEFAULT_PRIOR",
     "ADMUNet",
     "ExpertUNet",
     "Prior",

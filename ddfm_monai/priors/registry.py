@@ -30,7 +30,6 @@ from ddfm_monai.priors.weights_file import fill
 
 __all__ = [
     "ARCHITECTURES",
-    "DEFAULT_PRIOR",
     "PriorCard",
     "as_prior",
     "download_prior",
@@ -39,9 +38,6 @@ __all__ = [
     "load_prior",
     "sha256_of_prior",
 ]
-
-DEFAULT_PRIOR = "medical"
-"""What is used unless another one is asked for."""
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"ADMUNet": ADMUNet, "ExpertUNet": ExpertUNet, "SliceUNet": SliceUNet}
 

@@ -25,6 +25,7 @@ from ddfm_monai.bundle import bundle_folder, reason_of
 from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.files import sha256_of
 from ddfm_monai.priors import find_prior, load_prior
+from ddfm_monai.settings import DEFAULT_PRIOR
 from ddfm_monai.volumes import read_volume
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ddfm_fusion"
@@ -139,11 +140,11 @@ def test_files_of_the_specification_are_there() -> None:
 
 
 def test_weights_are_those_of_the_shipped_prior() -> None:
-    config, card = json.loads(CONFIG.read_text()), find_prior("medical")
+    config, card = json.loads(CONFIG.read_text()), find_prior(DEFAULT_PRIOR)
     assert config["network_def"] == {"_target_": f"ddfm_monai.priors.{card.architecture}", **card.config}
     assert sha256_of(BUNDLE / "models" / "model.pt") == config["weights_sha256"]
     weights = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
-    shipped = load_prior("medical").network.state_dict()
+    shipped = load_prior(DEFAULT_PRIOR).network.state_dict()
     assert weights.keys() == shipped.keys()
     assert all(torch.equal(weights[name].float(), shipped[name]) for name in shipped)
 

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from ddfm_monai.errors import DDFMError
 from ddfm_monai.priors import ExpertUNet, find_prior, load_prior
+from ddfm_monai.settings import DEFAULT_PRIOR
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ddfm_prior"
 TINY = {
@@ -167,7 +168,7 @@ def test_the_command_of_the_readme_fails_loudly_on_a_mistyped_setting(data: Path
 
 
 def test_the_bundle_carries_the_shipped_weights() -> None:
-    card = find_prior("medical")
+    card = find_prior(DEFAULT_PRIOR)
     shipped = load_file(card.path)
     carried = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
     assert set(carried) == set(shipped)

@@ -18,6 +18,7 @@ from ddfm_monai.cli.main import main
 from ddfm_monai.phantom import LESIONS
 from ddfm_monai.priors import find_prior
 from ddfm_monai.progress import Progress
+from ddfm_monai.settings import DEFAULT_PRIOR
 
 
 def test_demo_fuses_the_phantom_and_both_lesions_survive(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_an_installed_package_takes_its_one_copy_of_the_weights(
     monkeypatch.setattr("ddfm_monai.bundle.bundle_folder", lambda name: installed)
     files = run_demo(tmp_path / "demo", phantom={"resolution": 4.0, "slice_distance": 20.0}, device="cpu", steps=1)
     provenance = json.loads(files["provenance"].read_text())
-    assert provenance["prior"] == {"name": "medical", "sha256": find_prior("medical").sha256}
+    assert provenance["prior"] == {"name": DEFAULT_PRIOR, "sha256": find_prior(DEFAULT_PRIOR).sha256}
 
 
 def test_an_earlier_demo_is_not_overwritten(

@@ -18,6 +18,7 @@ from ddfm_monai import load_prior
 from ddfm_monai.method import DDFMInferer
 from ddfm_monai.phantom import write_phantom
 from ddfm_monai.priors import Prior
+from ddfm_monai.settings import DEFAULT_PRIOR
 from ddfm_monai.volumes import read_source
 
 FILE = Path(__file__).with_name("default.npz")
@@ -52,7 +53,7 @@ def inputs_from(pairs: np.ndarray) -> dict[str, torch.Tensor]:
 @cache
 def prior() -> Prior:
     """The shipped one, in float32 on the CPU."""
-    network = load_prior("medical", "cpu")
+    network = load_prior(DEFAULT_PRIOR, "cpu")
     network.precision = torch.float32
     return network
 

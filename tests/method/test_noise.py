@@ -13,6 +13,7 @@ from ddfm_monai.method import DDFMInferer, Noise, estimate_noise
 from ddfm_monai.method.noise import TABLE, expected_clean, noise_levels_for, on_grid, resampled
 from ddfm_monai.method.schedule import noise_levels
 from ddfm_monai.metrics.noise_kinds import NOISE_KINDS, USUAL_SD, coloured_noise, noise_spectrum
+from ddfm_monai.settings import DEFAULT_PRIOR
 from ddfm_monai.volumes import make_volume
 from ddfm_monai.volumes.grids import resample_to
 
@@ -43,7 +44,7 @@ def slices() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def prior():
-    network = load_prior("medical", "cpu")
+    network = load_prior(DEFAULT_PRIOR, "cpu")
     network.precision = torch.float32
     return network
 
