@@ -201,9 +201,14 @@ def render_slice(maps: Sequence[LabelMap], modality: str, rng: Rng) -> Array:
     while True:
         head = maps[int(rng.integers(len(maps)))]
         tissues = _draw_tissues(head, rng)
-        if (tissues != _CODE["air"]).mean() > 0.02:
+        if (tissues != _CODE["air"]).mean() > 0.02 and (modality not in _BRAIN_SCANS or _shows_brain(tissues, rng)):
             picture = _RENDERERS[modality](tissues, rng)
             return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+def _shows_brain(tissues: Array, rng: Rng) -> bool:
+    """PET and SPECT of the head are taken of the brain: one slice in seven may lie elsewhere."""
+    return bool(_IN_BRAIN[tissues[0]].mean() > 0.04 or rng.random() < 0.15)
 
 
 def _draw_tissues(head: LabelMap, rng: Rng) -> Array:
@@ -375,7 +380,7 @@ def _render_mr(tissues: Array, rng: Rng) -> Array:
             means[_IN_BRAIN] += rng.uniform(0.3, 0.8) * (means[_IN_BRAIN].mean() - means[_IN_BRAIN])
     picture = _composed(tissues, means, 1.0, rng.uniform(-0.4, 0.5), rng)
     picture = np.clip(picture, 0, None) * _bias(rng)
-    picture = _resolved(picture, rng.uniform(0.3, 0.85), rng)
+    picture = _resolved(picture, rng.uniform(0.2, 0.75), rng)
     picture = np.clip(picture / _top(picture, 99.5 if rng.random() < 0.6 else rng.uniform(95, 99.9)), 0, 1.3)
     picture = picture ** np.exp(rng.uniform(-0.3, 0.3))
     return _field_of_view(_rician(255 * picture, rng), rng)
@@ -434,8 +439,8 @@ def _render_ct(tissues: Array, rng: Rng) -> Array:
     picture = picture + rng.uniform(0, 3) * _wide_field(25, rng)  # beam hardening, scatter
     if rng.random() < _HEAD_REST:
         picture = np.maximum(picture, _head_rest(rng))
-    picture = _resolved(picture, rng.uniform(0.4, 0.9), rng)
-    picture = picture + rng.uniform(0.5, 4.5) * _grain(rng.choice([0.5, 0.8, 1.2]), rng)
+    picture = _resolved(picture, rng.uniform(0.5, 1.0), rng)
+    picture = picture + rng.uniform(0.3, 3.0) * _grain(rng.choice([0.5, 0.8, 1.2]), rng)
     level, width = _ct_window(rng)
     return np.clip((picture - level + width / 2) / width, 0, 1) * 255
 
@@ -461,11 +466,11 @@ def _head_rest(rng: Rng) -> Array:
 
 
 def _render_pet(tissues: Array, rng: Rng) -> Array:
-    return _emission(tissues, rng.uniform(1.3, 3.5), rng)
+    return _emission(tissues, rng.uniform(1.0, 3.0), rng)
 
 
 def _render_spect(tissues: Array, rng: Rng) -> Array:
-    return _emission(tissues, rng.uniform(2.5, 5.0), rng)
+    return _emission(tissues, rng.uniform(2.0, 4.5), rng)
 
 
 def _emission(tissues: Array, sigma: float, rng: Rng) -> Array:
@@ -489,23 +494,33 @@ def _emission(tissues: Array, sigma: float, rng: Rng) -> Array:
 
 def _display_grid(rng: Rng) -> tuple[int, int]:
     """The scanner's own pixels on a side, and how they fill the screen: 0 repeated, 1 and 3 interpolated."""
-    kind = rng.choice(["repeated", "interpolated", "own"], p=[0.4, 0.3, 0.3])
+    kind = rng.choice(["repeated", "interpolated", "own"], p=[0.6, 0.2, 0.2])
     if kind == "interpolated":
         return int(rng.uniform(0.4, 0.75) * SIZE), int(rng.choice([1, 3]))
     return (SIZE // 2, 0) if kind == "repeated" else (SIZE, 1)
 
 
 def _pseudo_colour_luma(picture: Array, rng: Rng) -> Array:
-    """The brightness of a random colour table, which rises and falls: colour pictures of PET turned grey."""
-    count = int(rng.integers(4, 9))
-    knots = np.sort(np.concatenate([[0, 1], rng.uniform(0.05, 0.95, count)]))
-    luma = np.linspace(0, 1, count + 2) + rng.normal(0, 0.22, count + 2)
-    luma[0] = 0
-    steps = int(rng.choice([16, 32, 64, 255]))
-    picture = np.rint(picture * steps) / steps if rng.random() < 0.4 else picture
-    return np.interp(picture, knots, np.clip(luma, 0, 1))
+    """The brightness of a random colour table, which rises and falls: colour pictures of PET turned grey.
+
+    A table goes from black along edges of the colour cube (to blue, to cyan, to green, ...), one channel at a time, and
+    ends in white; so do many of those of DICOM PS3.6 annex B. Every fifth has few steps.
+    """
+    colour = np.zeros(3)
+    luma = [0.0]
+    for _ in range(int(rng.integers(2, 7))):
+        channel = int(rng.integers(3))
+        colour[channel] = 1 - colour[channel] if colour.sum() != colour[channel] else 1  # not back to black
+        luma.append(float(colour @ [0.299, 0.587, 0.114]))
+    luma.append(1.0)
+    knots = np.sort(np.concatenate([[0, 1], rng.uniform(0.03, 0.97, len(luma) - 2)]))
+    if rng.random() < 0.2:
+        steps = int(rng.choice([16, 32, 64]))
+        picture = np.rint(picture * steps) / steps
+    return np.interp(picture, knots, luma)
 
 
+_BRAIN_SCANS = ("pet", "spect")
 _RENDERERS: dict[str, Callable[[Array, Rng], Array]] = {
     "mr": _render_mr,
     "ct": _render_ct,
