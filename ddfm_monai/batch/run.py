@@ -177,11 +177,9 @@ def check_settings(settings: CaseSettings, here: bool = True) -> None:
     import torch
 
     from ddfm_monai.method import DDFMInferer
-    from ddfm_monai.priors import find_prior
+    from ddfm_monai.priors import find_prior, weights_of
 
-    card = find_prior(settings.prior)
-    if not card.path.is_file():
-        raise UsageError(f"{card.path}: the weights of prior {settings.prior!r} are not there.", "E_PRIOR_MISSING")
+    weights_of(find_prior(settings.prior))
     try:
         DDFMInferer(settings.steps, likelihood=settings.likelihood)
         if here and settings.device is not None:

@@ -11,6 +11,7 @@ from ddfm_monai.priors.registry import (
     known_priors,
     load_prior,
     sha256_of_prior,
+    weights_of,
 )
 from ddfm_monai.priors.slice_unet import SliceUNet
 
@@ -27,4 +28,5 @@ __all__ = [
     "load_prior",
     "prior_of",
     "sha256_of_prior",
+    "weights_of",
 ]

@@ -37,6 +37,7 @@ __all__ = [
     "known_priors",
     "load_prior",
     "sha256_of_prior",
+    "weights_of",
 ]
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"ADMUNet": ADMUNet, "ExpertUNet": ExpertUNet, "SliceUNet": SliceUNet}
@@ -134,7 +135,8 @@ def load_prior(name_or_path: str | Path, device: str | torch.device | None = Non
     """Load a prior, ready for inference.
 
     Args:
-        name_or_path: ``"medical"`` (shipped), ``"imagenet256"`` (from the user's cache), or a weight file
+        name_or_path: ``"open"`` (shipped), ``"medical"`` (in the repository only), ``"imagenet256"`` (from the user's
+            cache), or a weight file
             (see :func:`find_prior`).
         device: where to put it; by default the CPU.
 
@@ -143,14 +145,26 @@ def load_prior(name_or_path: str | Path, device: str | torch.device | None = Non
             fit the configuration.
     """
     card = find_prior(name_or_path)
+    weights = weights_of(card)
+    network = _build(card)
+    digest = fill(network, weights, card.sha256)
+    return ready(network, card.name if card.name in known_priors() else card.path.stem, digest).to(device or "cpu")
+
+
+def weights_of(card: PriorCard) -> Path:
+    """The weight file of a prior.
+
+    Raises:
+        UsageError: it is not there.
+    """
     if not card.path.is_file():
         hint = f"Run 'ddfm prior download {card.name}', or put" if card.url else "Put"
+        place = " of the repository of ddfm-monai" if card.about.get("repository_only") else ""
         raise UsageError(
-            f"{card.name}: its weights are not on this machine. {hint} the file at {card.path}.", "E_PRIOR_MISSING"
+            f"{card.name}: its weights are not on this machine. {hint} the file{place} at {card.path}.",
+            "E_PRIOR_MISSING",
         )
-    network = _build(card)
-    digest = fill(network, card.path, card.sha256)
-    return ready(network, card.name if card.name in known_priors() else card.path.stem, digest).to(device or "cpu")
+    return card.path
 
 
 def sha256_of_prior(name_or_path: str | Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -91,6 +92,13 @@ def test_missing_weights_say_where_to_put_them(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UsageError, match=r"ddfm prior download imagenet256.*256x256_diffusion_uncond.pt"):
         load_prior("imagenet256")
+
+
+def test_an_installed_package_says_where_the_weights_for_research_are(tmp_path, monkeypatch):
+    card = replace(known_priors()["medical"], path=tmp_path / "medical.safetensors")  # a wheel leaves them out
+    monkeypatch.setattr("ddfm_monai.priors.registry.known_priors", lambda: {"medical": card})
+    with pytest.raises(UsageError, match=r"not on this machine.*repository of ddfm-monai.*medical\.safetensors"):
+        load_prior("medical")
 
 
 def test_changed_weights_are_refused(copy_of_tiny):
