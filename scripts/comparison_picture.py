@@ -26,11 +26,10 @@ TITLES = ("MRI", "CT or PET", "maximum", "published", "default")
 TILE = 150
 
 
-def some_slices(volume: MetaTensor) -> MetaTensor:
+def some_slices(volume: MetaTensor, step: int = SLICES[1] - SLICES[0]) -> MetaTensor:
     affine = affine_of(volume)
     affine[:3, 3] += affine[:3, 2] * SLICES[0]
-    affine[:3, 2] *= SLICES[1] - SLICES[0]
-    step = SLICES[1] - SLICES[0]
+    affine[:3, 2] *= step
     return make_volume(volume.as_tensor()[..., SLICES[0] : SLICES[-1] + 1 : step].clone(), affine)
 
 

@@ -20,6 +20,7 @@ import pytest
 import typer
 from dicom.results import SMALL  # tests/dicom
 from dicom.synthetic import save_pair
+from PIL import Image
 
 import ddfm_monai.phantom
 from ddfm_monai import fuse_volumes
@@ -132,6 +133,24 @@ def test_the_blend_hides_the_infarct_and_the_fusion_shows_it(tmp_path: Path, mon
     assert abs(blend) < 6 and kept > 20
 
 
+def test_the_picture_of_noise_can_be_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/images/noise.png, coarser; what the step against noise changes is seen in it."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import noise_picture as made
+
+    coarse = partial(ddfm_monai.phantom.write_phantom, resolution=2.5)
+    monkeypatch.setattr(
+        made, "write_phantom", lambda folder, **kinds: coarse(folder, **{**kinds, "ct_resolution": 1.2})
+    )
+    made.main(tmp_path / "noise.png")
+    assert "None" not in capsys.readouterr().out  # noise is found in both sources
+    picture = np.asarray(Image.open(tmp_path / "noise.png"), dtype=float)[24:]
+    *_, left, default = np.split(picture, len(made.TITLES), axis=1)
+    assert np.abs(left - default)[picture[:, : left.shape[1]] > 0].mean() > 1
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The documentation site, built as `make docs` builds it, without a way to the network."""
@@ -177,7 +196,9 @@ def test_a_wheel_installs_with_its_extras_and_runs(tmp_path: Path) -> None:
     subprocess.run([*pip, "wheel", *offline, "-w", str(tmp_path), str(ROOT)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "bundles/ddfm_fusion/configs/inference.json" in "\n".join(zipfile.ZipFile(wheel).namelist())
+    content = "\n".join(zipfile.ZipFile(wheel).namelist())
+    assert "bundles/ddfm_fusion/configs/inference.json" in content
+    assert "weights/open.safetensors" in content and "weights/medical.safetensors" not in content  # research only
     target = tmp_path / "installed"
     install = [*pip, "install", *offline[:2], *offline[3:], "--target", str(target), f"{wheel.name}[dicom,cluster]"]
     subprocess.run(install, check=True, capture_output=True, cwd=tmp_path)
