@@ -34,7 +34,7 @@ REGISTER = ("none", "rigid", "trust")
 UNITS = ("none", "suv")
 LIKELIHOODS = ("default", "paper", "published")
 PICTURES = ("planes", "mosaic")
-DEFAULT_PRIOR = "medical"
+DEFAULT_PRIOR = "open"
 """The prior that is used unless another one is asked for."""
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
