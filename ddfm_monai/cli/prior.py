@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_priors() -> None:
-    """List the known priors and whether their weights are on this machine.
+    """List the known priors, whether their weights are on this machine, and who may use them.
 
     Examples:
 
@@ -34,11 +34,13 @@ def list_priors() -> None:
     from rich.table import Table
 
     from ddfm_monai.priors import known_priors
+    from ddfm_monai.settings import DEFAULT_PRIOR
 
-    table = Table("name", "architecture", "weights", box=None)
+    table = Table("name", "weights", "terms", box=None)
     for card in known_priors().values():
         size = f"{card.path.stat().st_size / 1e6:.0f} MB" if card.path.is_file() else "not on this machine"
-        table.add_row(card.name, card.architecture, size)
+        name = f"{card.name} (default)" if card.name == DEFAULT_PRIOR else card.name
+        table.add_row(name, size, card.about["terms"])
     Console().print(table)
 
 
@@ -48,7 +50,7 @@ def info(name: str = typer.Argument(..., help="A known prior or a weight file.")
     Examples:
 
     \b
-      ddfm prior info medical
+      ddfm prior info open
     """
     from ddfm_monai.priors import find_prior
 

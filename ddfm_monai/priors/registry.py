@@ -94,7 +94,7 @@ def known_priors() -> dict[str, PriorCard]:
             "description": "OpenAI's unconditional 256x256 ImageNet UNet, the prior of the DDFM paper",
             "parameters": 552_814_086,
             "bytes": 2_211_383_297,
-            "license": "MIT (code); trained on ImageNet",
+            "terms": "MIT (code); trained on ImageNet",
         },
     )
     return cards

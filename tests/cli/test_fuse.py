@@ -314,7 +314,9 @@ def test_help_needs_no_torch():
 
 
 def test_prior_list_and_info(ddfm, tiny_prior_path):
-    assert "imagenet256" in ddfm("prior", "list").stdout
+    listed = {line.split()[0]: line for line in ddfm("prior", "list").stdout.splitlines() if line[1:2].strip()}
+    assert "(default)" in listed["open"] and "Apache-2.0" in listed["open"]
+    assert "Research only" in listed["medical"] and "imagenet256" in listed
     assert json.loads(ddfm("prior", "info", tiny_prior_path).stdout)["architecture"] == "SliceUNet"
     unknown = ddfm("prior", "info", "nothing")
     assert unknown.returncode == 2 and "imagenet256" in unknown.stderr
