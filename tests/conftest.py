@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +17,9 @@ from safetensors.torch import save_file
 
 from ddfm_monai.files import sha256_of
 from ddfm_monai.priors import Prior, SliceUNet, load_prior
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and programs hand that on: tests press Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {"channels": [16, 16], "down_blocks": [1, 1], "up_blocks": [1, 1]}
 
