@@ -63,7 +63,7 @@ def head_pair(size: int, slices: int) -> tuple[Any, Any]:
 
 def network_named(name: str) -> Prior:
     if name == DEFAULT_PRIOR:
-        return load_prior(DEFAULT_PRIOR, DEVICE)
+        return load_prior(name, DEVICE)
     torch.manual_seed(0)
     with torch.device(DEVICE):
         network = ADMUNet(**find_prior("imagenet256").config)

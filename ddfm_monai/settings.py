@@ -34,10 +34,10 @@ REGISTER = ("none", "rigid", "trust")
 UNITS = ("none", "suv")
 LIKELIHOODS = ("default", "paper", "published")
 PICTURES = ("planes", "mosaic")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
 DEFAULT_PRIOR = "open"
 """The prior that is used unless another one is asked for."""
-
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 CT_WINDOWS = {"brain": (40.0, 80.0), "soft": (40.0, 400.0), "bone": (400.0, 1800.0)}
 """Level and width in HU."""

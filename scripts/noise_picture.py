@@ -25,7 +25,6 @@ from ddfm_monai.volumes import read_volume
 
 TITLES = ("MRI", "CT", "maximum", "default, noise left", "default")
 HEIGHT, WIDTH = 249, 214
-SHOWN = 3  # every second slice: three alone ask for more proof of noise than a scan
 
 
 class AsTheyAre(TwoScaleEM):
@@ -40,6 +39,7 @@ class AsTheyAre(TwoScaleEM):
 def main(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = write_phantom(Path(folder), ct_resolution=0.5, noise="scanner")
+        # Five slices, of which three are shown: three alone ask for more proof of noise than a scan.
         mri, ct = some_slices(read_volume(paths.mri), step=2), read_volume(paths.ct)
     prior = load_prior(DEFAULT_PRIOR)
     kinds = {"prior": prior, "reference_kind": "mr", "second_kind": "ct"}
@@ -47,14 +47,15 @@ def main(target: Path) -> None:
     left = fuse_volumes(mri, ct, likelihood=AsTheyAre(), **kinds)
     for role in ("reference", "second"):
         print(role, default.provenance[role]["noise"])
-    a, b = default.reference01.numpy()[0], default.second01.numpy()[0]
-    columns = (a, b, np.maximum(a, b), left.fused.numpy()[0], default.fused.numpy()[0])
-    sheet = Image.new("L", (WIDTH * len(columns), 24 + HEIGHT * SHOWN))
+    volumes = default.reference01, default.second01, left.fused, default.fused
+    a, b, kept, taken = (volume.numpy()[0, ..., ::2] for volume in volumes)
+    columns = (a, b, np.maximum(a, b), kept, taken)
+    sheet = Image.new("L", (WIDTH * len(columns), 24 + HEIGHT * a.shape[-1]))
     draw = ImageDraw.Draw(sheet)
     for number, (column, title) in enumerate(zip(columns, TITLES, strict=True)):
         draw.text(((number + 0.5) * WIDTH, 12), title, fill=220, anchor="mm", font=ImageFont.load_default(14))
-        for k in range(SHOWN):
-            upright = np.rot90(column[..., 2 * k])[:, ::-1]
+        for k in range(a.shape[-1]):
+            upright = np.rot90(column[..., k])[:, ::-1]
             tile = Image.fromarray((255 * upright).round().astype(np.uint8))
             sheet.paste(tile, (number * WIDTH, 24 + k * HEIGHT))
     sheet.save(target, optimize=True)

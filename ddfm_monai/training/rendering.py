@@ -510,7 +510,9 @@ def _pseudo_colour_luma(picture: Array, rng: Rng) -> Array:
     luma = [0.0]
     for _ in range(int(rng.integers(2, 7))):
         channel = int(rng.integers(3))
-        colour[channel] = 1 - colour[channel] if colour.sum() != colour[channel] else 1  # not back to black
+        colour[channel] = 1 - colour[channel]
+        if not colour.any():  # not back to black
+            colour[channel] = 1
         luma.append(float(colour @ [0.299, 0.587, 0.114]))
     luma.append(1.0)
     knots = np.sort(np.concatenate([[0, 1], rng.uniform(0.03, 0.97, len(luma) - 2)]))
