@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom.external import dciodvfy, needs, read_series
+from dicom.external import dciodvfy, dicom_validator, needs, read_series
 from dicom.results import PROVENANCE, SMALL, values_of
 from dicom.synthetic import Layout, save_pair, series
 
@@ -66,6 +66,7 @@ def test_the_series_shows_the_volume_and_is_valid(
     assert (len(results[0].SourceImageSequence) > 1) is with_second
     assert len(results[0].ContributingEquipmentSequence) == (3 if with_second else 2)
     assert [line for path in sorted((tmp_path / "out/grey").iterdir()) for line in dciodvfy(path)] == []
+    assert [line for result in results for line in dicom_validator(result)] == []
 
 
 @pytest.mark.parametrize("order", [(2, 1, 0), (1, 0, 2)])

@@ -15,7 +15,7 @@ from ddfm_monai.dicom.read import read_subseries
 from ddfm_monai.dicom.scan import scan_folder
 from ddfm_monai.errors import ExitCode
 
-from .external import dcentvfy, dciodvfy, needs
+from .external import dcentvfy, dciodvfy, dicom_validator, needs, read_series
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "dicom"
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="the real series are not on this machine")
@@ -115,3 +115,4 @@ def test_a_patients_ct_pet_and_mr_are_paired_fused_and_pass_the_validators(
         assert len(files) == 35
         assert dcentvfy(files) == ""
         assert [line for line in dciodvfy(files[0]) if line.startswith("Error")] == []
+        assert dicom_validator(read_series(folder)[0]) == []

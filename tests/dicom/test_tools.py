@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from pydicom import dcmread
+from pydicom.datadict import dictionary_VR
 
 from ddfm_monai.batch.case import CaseJob, CaseSettings, run_case
 from ddfm_monai.batch.pair import PairingOptions, find_pairs
 from ddfm_monai.dicom import scan_folder
 
-from .external import Orthanc, dcentvfy, dciodvfy, dcmtk_receiver, needs, not_in_iod, orthanc
+from .external import Orthanc, dcentvfy, dciodvfy, dcmtk_receiver, dicom_validator, needs, not_in_iod, orthanc
 from .synthetic import Layout, Made, series
 
 SERIES = ("grey", "colour", "secondary capture")
@@ -81,6 +82,31 @@ def test_dciodvfy_would_find_something(written: dict[str, Path], tmp_path: Path)
     del ds.ImageOrientationPatient
     ds.save_as(tmp_path / "broken.dcm")
     assert any("ImageOrientationPatient" in line for line in dciodvfy(tmp_path / "broken.dcm"))
+
+
+@pytest.mark.parametrize("name", [*SERIES, "registration"])
+def test_dicom_validator_finds_nothing(written: dict[str, Path], name: str) -> None:
+    for path in files_of(written[name]):
+        assert dicom_validator(dcmread(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "found"),
+    [
+        ("ImageOrientationPatient", None, "is missing"),
+        ("MRAcquisitionType", "4D", "enum value '4D' not allowed"),
+        ("StudyDate", "31.01.2024", "invalid value"),
+        ("RescaleType", "HU", "is unexpected"),
+    ],
+)
+def test_dicom_validator_would_find_something(
+    written: dict[str, Path], keyword: str, value: str | None, found: str
+) -> None:
+    ds = dcmread(written["grey"] / "0001.dcm")
+    ds.pop(keyword, None)
+    if value is not None:
+        ds.add_new(keyword, dictionary_VR(keyword), value)
+    assert [line for line in dicom_validator(ds) if keyword in line and found in line], dicom_validator(ds)
 
 
 @needs("dcentvfy")

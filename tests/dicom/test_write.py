@@ -17,7 +17,7 @@ from ddfm_monai.dicom.headers import quiet_pydicom
 from ddfm_monai.dicom.write import GREY_MAXIMUM, verify_series, write_colour, write_grey
 from ddfm_monai.errors import DDFMError, InputError
 
-from .external import dciodvfy, read_series
+from .external import dciodvfy, dicom_validator, read_series
 from .results import SMALL, derivation, values_of
 from .synthetic import Layout, enhanced, save_pair, series
 
@@ -427,6 +427,7 @@ def test_what_is_malformed_is_mended_or_left_out(
     if shutil.which("dciodvfy"):
         found_by_it = dciodvfy(tmp_path / "grey" / "0001.dcm")
         assert [line for line in found_by_it if "DICOMDIR" not in line] == []  # that wants a study time
+    assert dicom_validator(dcmread(tmp_path / "grey" / "0001.dcm")) == []
     assert [str(item.message) for item in recwarn] == []
 
 
@@ -461,3 +462,4 @@ def test_a_side_only_where_there_are_two(
     assert (result.get("BodyPartExamined"), found) == expected
     if shutil.which("dciodvfy"):  # that the side is not known is true, and no error
         assert [line for line in dciodvfy(tmp_path / "grey" / "0001.dcm") if not line.startswith("Warning")] == []
+    assert dicom_validator(result) == []

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom.external import dciodvfy, needs, read_series
+from dicom.external import dciodvfy, dicom_validator, needs, read_series
 from dicom.synthetic import save_pair
 from scipy import ndimage
 from typer.testing import CliRunner
@@ -210,6 +210,7 @@ def test_a_result_leaves_slicer_as_a_valid_series_that_shows_it(
     assert results[0].Modality == "MR"
     assert "+CT(5) NOT FOR DIAGNOSTIC USE" in results[0].SeriesDescription, log
     assert [line for path in sorted(folder.iterdir()) for line in dciodvfy(path)] == []
+    assert [line for result in results for line in dicom_validator(result)] == []
     if colour:
         return
     again = logic.saveDicom(fused, tmp_path)
