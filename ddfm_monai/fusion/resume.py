@@ -12,14 +12,38 @@ from ddfm_monai.settings import FusionSettings
 
 __all__ = ["differences", "read_record", "sizes_of"]
 
+_NUMBER, _NOTHING = (int, float), type(None)
+_SCALING = {"kind": str, "low": _NUMBER, "high": _NUMBER, "source": str, "air": _NUMBER, "decided": str}
+_SCALING |= {"background": (*_NUMBER, _NOTHING), "zero": (*_NUMBER, _NOTHING)}
+_SOURCE = {"sha256": (str, _NOTHING), "scaling": _SCALING}
+_WRITTEN: dict[str, Any] = {  # what is read again of a record, and its types
+    "software": dict,
+    "prior": {"name": str, "sha256": str},
+    "likelihood": {"name": str},
+    "sampling": {"steps": int, "samples": int},
+    "settings": dict,
+    "reference": _SOURCE,
+    "second": _SOURCE,
+    "registration": (dict, _NOTHING),
+    "warnings": list,
+    "files": dict,
+}
+
 
 def read_record(provenance: Path) -> dict[str, Any]:
-    """What an earlier run wrote about its result; empty where nothing readable is there."""
+    """What an earlier run wrote about its result; empty where nothing is there that such a run writes."""
     try:
         record = json.loads(provenance.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return record if _is_as(record, _WRITTEN) else {}
+
+
+def _is_as(record: Any, written: Any) -> bool:
+    """Whether a record has the types that are written; what is missing is for the reader to miss."""
+    if not isinstance(written, dict):
+        return isinstance(record, written)
+    return isinstance(record, dict) and all(_is_as(record[key], written[key]) for key in written.keys() & record.keys())
 
 
 def sizes_of(folder: Path) -> dict[str, int]:

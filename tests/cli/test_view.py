@@ -94,6 +94,28 @@ def test_view_without_sources_says_how_to_name_them(fuse, pair, capsys) -> None:
 
 
 @pytest.mark.parametrize(
+    "edit",
+    [
+        lambda made: made["second"].update(sha256=[1]),
+        lambda made: made["second"].update(scaling="x"),
+        lambda made: made["reference"]["scaling"].update(low=None),
+        lambda made: made.update(warnings=3),
+        lambda made: made.update(sampling=["steps"]),
+        lambda made: made.update(registration="moved"),
+    ],
+)
+def test_a_json_that_was_spoilt_by_hand_is_none(fuse, capsys, edit) -> None:
+    assert fuse() == 0
+    made = json.loads(Path("fused.json").read_text())
+    edit(made)
+    Path("fused.json").write_text(json.dumps(made))
+    assert run(["view", "fused.nii.gz"]) == 2
+    assert "no JSON beside it says what it was made of" in capsys.readouterr().err
+    assert fuse() == 2  # nor is it taken for the record of this very result
+    assert "is not this result (no record of how it was made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("words", "reason"),
     [
         (["view", "missing.nii.gz"], "missing.nii.gz"),
