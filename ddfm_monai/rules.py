@@ -144,6 +144,12 @@ EXPLANATIONS: dict[str, Explanation] = {
         "a better match than that of the coordinates in the files",
         "Nothing, if the two lie on each other in the picture of the registration.",
     ),
+    "W_SHAPES_DIFFER": Explanation(
+        "The shapes of the two differ as those of two patients may; they were aligned because somebody knows that both "
+        "are of one.",
+        "shapes that differ by at most 8.5 mm, or the word same-patient",
+        "Look at the picture of the registration before using the result.",
+    ),
     "W_REGISTRATION_LIKELY": Explanation(
         "The registration passed its tests, but not all of them with room to spare.",
         "all starts agree, and no other place fits nearly as well",
@@ -257,7 +263,7 @@ def of_origins(
 
     Args:
         reference, second: None for a volume that is not from DICOM.
-        register: ``"none"``, ``"rigid"`` or ``"trust"``.
+        register: one of :data:`ddfm_monai.settings.REGISTER`.
         related: a registration object leads from one to the other.
         two_of_a_kind: somebody asked for these kinds by name.
     """
@@ -302,7 +308,7 @@ def of_overlap(overlap: float, register: str) -> list[Finding]:
 
     Args:
         overlap: of :func:`ddfm_monai.space.overlap_fraction`.
-        register: ``"none"``, ``"rigid"`` or ``"trust"``; anything but none vouches for the coordinates.
+        register: one of :data:`ddfm_monai.settings.REGISTER`; anything but none vouches for the coordinates.
     """
     found = f"{overlap:.0%} of the smaller volume lies in the other"
     if overlap < LEAST_OVERLAP:

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 KINDS = ("mr", "ct", "pet", "spect", "picture")
-REGISTER = ("none", "rigid", "trust")
+REGISTER = ("none", "rigid", "same-patient", "trust")
 UNITS = ("none", "suv")
 LIKELIHOODS = ("default", "paper", "published")
 PICTURES = ("planes", "mosaic")
@@ -71,7 +71,8 @@ class FusionSettings:
     )
     register: str = _setting(
         "none",
-        "Align the second source first (rigid), or vouch for the coordinates as they are (trust).",
+        "Align the second source first (rigid; same-patient: shapes may differ more, you know that both are of one "
+        "patient), or vouch for the coordinates as they are (trust).",
         REGISTER,
     )
     colour: bool = _setting(False, "RGB result: hue of the source, or a PET/SPECT colour map.")
@@ -92,6 +93,11 @@ class FusionSettings:
             _check(declared.name, getattr(self, declared.name), declared.metadata)
         if isinstance(self.window, str):
             parse_window(self.window)
+
+    @property
+    def registers(self) -> bool:
+        """Whether the second source is aligned first."""
+        return self.register in ("rigid", "same-patient")
 
     def identity(self) -> dict[str, Any]:
         """What a result depends on beside its sources and the prior, JSON-able: for provenance and for resuming."""

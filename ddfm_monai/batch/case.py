@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ddfm_monai._version import __version__
 from ddfm_monai.batch.folder import finished_record, new_case_folder, remove_leftovers, write_marker
 from ddfm_monai.batch.messages import describe_failure, write_log
-from ddfm_monai.batch.pair import Pair
+from ddfm_monai.batch.pair import ASKED, Pair
 from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.dicom.read import DicomVolume, read_subseries
 from ddfm_monai.dicom.registration_object import write_registration
@@ -52,7 +52,7 @@ Status = Literal["ok", "resumed", "failed", "skipped", "ambiguous"]
 ``skipped``: left out by a rule. ``ambiguous``: several series could be meant and none was chosen."""
 
 
-_REGISTER = {"register": "rigid", "trust": "trust"}
+_REGISTER = {relation: asked for asked, relation in ASKED.items()}
 """The relations for which :func:`~ddfm_monai.fuse_volumes` is told more than where the volumes lie."""
 
 

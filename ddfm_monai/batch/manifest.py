@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from ddfm_monai import rules
 from ddfm_monai.batch.pair import (
@@ -57,7 +58,7 @@ COLUMNS = (
     "reg_sop_uid",
 )
 
-RELATIONS: tuple[Relation, ...] = ("for", "reg", "register", "trust")
+RELATIONS: tuple[Relation, ...] = get_args(Relation)
 OUTPUT_KINDS: tuple[OutputKind, ...] = ("gray", "rgb", "both")
 
 

@@ -37,15 +37,20 @@ __all__ = [
     "relate",
 ]
 
-Relation = Literal["for", "reg", "register", "trust"]
+Relation = Literal["for", "reg", "register", "same-patient", "trust"]
 """How the second's coordinates relate to the reference's: same frame of reference; a Spatial Registration object; a
-rigid registration that is still to be run; taken as they are because somebody vouches for them."""
+rigid registration that is still to be run; the same where somebody knows that both are of one patient, whatever their
+shapes; taken as they are because somebody vouches for them."""
 
 OutputKind = Literal["gray", "rgb", "both"]
 """What is written: ``"both"`` is grey, and colour where there is any."""
 
 Select = Literal["error", "best", "all"]
-Register = Literal["none", "rigid", "trust"]
+Register = Literal["none", "rigid", "same-patient", "trust"]
+
+TO_BE_REGISTERED: tuple[Relation, ...] = ("register", "same-patient")
+ASKED: dict[str, Relation] = {"rigid": "register", "same-patient": "same-patient", "trust": "trust"}
+"""What asks for a relation: ``--register``."""
 
 # Of what has one of these problems nobody expects that it is fused: pictures, maps in colour, vendors' mosaics.
 NEVER_A_VOLUME = ("E_SINGLE_SLICE", "E_COLOUR", "E_NO_GEOMETRY", "E_MOSAIC", "E_NOT_TOMOGRAPHIC")
@@ -91,7 +96,7 @@ class Pair:
         reg_matrix: for ``"reg"``, the matrix (LPS mm) that takes a point of the second's frame of reference to the
             reference's; else None.
         reg_sop_uid: SOP Instance UID of the registration object, or ``""``.
-        overlap: shared part of the smaller box, 0..1, after ``reg_matrix``; None when the relation is ``"register"``
+        overlap: shared part of the smaller box, 0..1, after ``reg_matrix``; None when they are to be registered
             (the boxes lie in different coordinates).
         output_kind: what to write.
         warnings: remarks, such as a name that differs.
@@ -362,11 +367,11 @@ def relate(
         two_of_a_kind=options.second_kind == second.kind,
     )
     findings += how.findings
-    overlap = None if how.relation == "register" else overlap_of(reference, second, how.matrix)
+    overlap = None if how.relation in TO_BE_REGISTERED else overlap_of(reference, second, how.matrix)
     if overlap is not None:
         findings += rules.of_overlap(overlap, how.register)
     findings += rules.of_colour((reference.kind, second.kind), _COLOUR[options.output_kind])
-    if how.relation in ("register", "trust"):
+    if how.relation in ASKED.values():
         findings += _too_far_apart(reference, second, options.max_days)
     problems = [(Problem(item.code, item.found), item.option) for item in findings if item.obstacle]
     problems += [(problem, "") for problem in _unusable(reference, second)]
@@ -420,8 +425,8 @@ def _relation(
     asked: Relation | None,
 ) -> _Related:
     """The first relation that holds (frame of reference, registration object, registration to be run), or the asked."""
-    if asked == "register":
-        return _Related("register", "rigid")
+    if asked in TO_BE_REGISTERED:
+        return _Related(asked, "rigid")
     if asked == "trust" or (options.register == "trust" and _overlaps_little(reference, second)):
         return _Related("trust", "trust")
     known = _known_registrations(reference, second, registrations)
@@ -435,7 +440,7 @@ def _relation(
         several = not all(np.allclose(other, matrix, atol=1e-4) for other in known.values())
         found = rules.Finding("S_SEVERAL_REGISTRATIONS", f"{len(known)} registration objects relate the two series")
         return _Related("reg", "none", matrix, name, (found,) if several else ())
-    return _Related("trust" if options.register == "trust" else "register", options.register)
+    return _Related(ASKED.get(options.register, "register"), options.register)
 
 
 def _overlaps_little(reference: SubSeries, second: SubSeries) -> bool:
@@ -480,7 +485,7 @@ def overlap_of(reference: SubSeries, second: SubSeries, matrix: NDArray[np.float
 
 # ------------------------------------------------------------------------------------------------ many pairs
 
-DISTANCE: dict[Relation, int] = {"for": 0, "reg": 1, "trust": 2, "register": 2}
+DISTANCE: dict[Relation, int] = {"for": 0, "reg": 1, "trust": 2, "register": 2, "same-patient": 2}
 
 
 def _closest_relations(possible: list[Pair]) -> tuple[list[Pair], list[Skipped]]:

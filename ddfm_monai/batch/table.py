@@ -18,6 +18,7 @@ _RELATIONS = {
     "for": "same frame of reference",
     "reg": "by a registration object",
     "register": "to be registered",
+    "same-patient": "to be registered, one patient",
     "trust": "coordinates trusted",
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ddfm_monai.batch.case import CaseSettings, derive
 from ddfm_monai.batch.folder import new_case_folder, write_marker
-from ddfm_monai.batch.pair import OutputKind, Pair, PairingOptions, Relation, relate
+from ddfm_monai.batch.pair import ASKED, OutputKind, Pair, PairingOptions, relate
 from ddfm_monai.batch.run import check_folders, check_settings, free_number
 from ddfm_monai.dicom.errors import EXPLANATIONS
 from ddfm_monai.dicom.read import read_folder_series
@@ -104,12 +104,11 @@ def fuse_folders(
 
 def _pair(reference: SubSeries, second: SubSeries, settings: FusionSettings) -> Pair:
     """The two that a person has named, as the rule of all surfaces has it."""
-    asked: dict[str, Relation] = {"rigid": "register", "trust": "trust"}
     for finding in of_colour((reference.kind, second.kind), "yes" if settings.colour else "no"):
         raise UsageError(finding.text(), finding.code)
     output_kind: OutputKind = "both" if settings.colour else "gray"
     options = PairingOptions(max_days=float("inf"), second_kind=settings.second_kind, output_kind=output_kind)
-    pair = relate(reference, second, (), options, asked.get(settings.register))
+    pair = relate(reference, second, (), options, ASKED.get(settings.register))
     if pair.problem is not None:
         raise pair.problem.error()
     return pair

@@ -67,7 +67,7 @@ def output_names(
         names["preview"] = target.with_name(f"{stem}.png")
     if chosen.samples > 1:
         names["uncertainty"] = target.with_name(f"{stem}_uncertainty{suffix}")
-    if chosen.register == "rigid":
+    if chosen.registers:
         names["transform"] = target.with_name(f"{stem}.tfm")
         names["registration_picture"] = target.with_name(f"{stem}_registration.png")
     if check:

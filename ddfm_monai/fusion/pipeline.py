@@ -223,9 +223,9 @@ def meet(a: Source, b: Source, chosen: FusionSettings, progress: ProgressCallbac
         alignment = look_at_alignment(a.grey, b.grey)
         if alignment is not None and alignment.is_doubtful:
             remarks += _remarks(rules.of_alignment(alignment.apart_mm, alignment.gain), a, b)
-    elif chosen.register == "rigid":
+    elif chosen.registers:
         progress(Progress("register", 0, 1))
-        registration = register_rigid(a.grey, b.grey)
+        registration = register_rigid(a.grey, b.grey, same_patient=chosen.register == "same-patient")
         progress(Progress("register", 1, 1, registration.sentence()))
         remarks += registration.warnings
     transform = registration.correction if registration else None

@@ -249,6 +249,7 @@ class DDFMFusionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.reasonLabel.text = reason
         if self._parameters is None:
             return
+        self.ui.samePatientCheckBox.enabled = self._parameters.alignFirst
         self.ui.trustCheckBox.enabled = not self._parameters.alignFirst
         pair = (self._parameters.referenceVolume, self._parameters.secondVolume)
         self.ui.registerElsewhereButton.enabled = None not in pair and pair[0] is not pair[1]

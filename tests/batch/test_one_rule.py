@@ -16,7 +16,8 @@ from ddfm_monai.batch.manifest import read_manifest
 from ddfm_monai.batch.pair import PairingOptions, find_pairs
 from ddfm_monai.cli.main import run
 from ddfm_monai.dicom import scan_folder
-from ddfm_monai.errors import DDFMError
+from ddfm_monai.errors import DDFMError, InputError
+from ddfm_monai.fusion import pipeline
 from ddfm_monai.rules import Identity, Origin, of_overlap, same_patient
 from ddfm_monai.volumes import read_volume, write_volume
 
@@ -63,7 +64,8 @@ class Asker:
     def manifest(self, **options: Any) -> Answer:
         """`ddfm dicom run FOLDER --pairs MANIFEST`, with one row that names the two."""
         by_name = {item.paths[0].parent.name: item.key.series_uid for item in scan_folder(self.folder / "in").subseries}
-        relation = {"rigid": "register", "trust": "trust", "none": "for"}[options.get("register", "none")]
+        relations = {"rigid": "register", "same-patient": "same-patient", "trust": "trust", "none": "for"}
+        relation = relations[options.get("register", "none")]
         row = {
             "reference_series_uid": by_name["a"], "second_series_uid": by_name["b"], "relation": relation,
             "output_kind": "rgb" if options.get("colour") else "gray", "status": "run",
@@ -202,6 +204,18 @@ def test_different_frames_are_refused_everywhere_and_trusted_where_asked(asker: 
     asker.save(mr(), ct(frame="other"))
     assert_refused(ask_all(asker, DICOM), "S_DIFFERENT_FRAME")
     assert_fused(ask_all(asker, DICOM, register="trust"), "W_COORDINATES_TRUSTED")
+
+
+@pytest.mark.parametrize(("register", "vouched"), [("rigid", False), ("same-patient", True)])
+def test_the_word_for_one_patient_reaches_the_registration_from_everywhere(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch, register: str, vouched: bool
+) -> None:
+    def refuse(reference: Any, second: Any, same_patient: bool = False) -> None:
+        raise InputError(f"vouched for: {same_patient}", "E_REGISTRATION_UNSURE")
+
+    monkeypatch.setattr(pipeline, "register_rigid", refuse)
+    asker.save(mr(), ct(frame="other"))
+    assert_refused(ask_all(asker, ALL, register=register), f"vouched for: {vouched}")
 
 
 @pytest.mark.parametrize("without", ["a", "b", "ab"])

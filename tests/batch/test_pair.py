@@ -456,11 +456,11 @@ def test_trust_and_register_come_from_the_manifest(tmp_path: Path) -> None:
     scan = scan_folder(make(tmp_path / "in", mr(), series("PT", Layout(**{**vars(CT), "frame": "other"}))))
     path = tmp_path / "pairs.csv"
     write_manifest(find_pairs(scan), path)
-    for relation in ("trust", "register"):
+    for relation in ("trust", "register", "same-patient"):
         edit(path, lambda row, relation=relation: row.update(status="run", relation=relation, output_kind="rgb"))
         (pair,) = read_manifest(path, scan)
         assert (pair.relation, pair.output_kind) == (relation, "rgb")
-        assert (pair.overlap is None) == (relation == "register")
+        assert (pair.overlap is None) == (relation != "trust")
 
 
 BAD_EDITS: dict[str, tuple[dict[str, str], str]] = {

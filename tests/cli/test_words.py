@@ -67,7 +67,7 @@ def test_completion_knows_commands_and_choices() -> None:
         return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False).stdout
 
     assert "fuse" in complete("ddfm ").split()
-    assert {"none", "rigid", "trust"} <= set(complete("ddfm fuse a b --register ").split())
+    assert {"none", "rigid", "same-patient", "trust"} <= set(complete("ddfm fuse a b --register ").split())
 
 
 def test_quiet_says_doubts_only_and_verbose_says_more(

@@ -38,7 +38,9 @@ def run(behaviour: str, arguments: list[str], events: protocol.EventWriter) -> N
     if behaviour == "refuses":
         raise InputError(f"{second.name}: the image is constant.", "E_CONSTANT")
     if behaviour == "does-not-align":
-        raise InputError("No better position was found.", "E_REGISTRATION_NO_GAIN")
+        raise InputError("Not surely enough: only 1 of 5 starts agree.", "E_REGISTRATION_UNSURE")
+    if behaviour == "shapes-differ":
+        raise InputError("If you know that they do, fuse with --register same-patient.", "E_REGISTRATION_UNSURE")
     if behaviour == "full-disk":
         raise OSError(28, "No space left on device", str(output))
     for step in range(4):

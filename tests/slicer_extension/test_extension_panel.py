@@ -543,6 +543,20 @@ def test_a_refused_alignment_points_to_slicers_registration(
     ready.until_done()
     assert "Register with Slicer's own module" in messages[0]
     assert ready.ui.registerElsewhereButton.enabled
+    assert "one patient" not in messages[0]
+
+
+def test_where_a_word_would_do_the_panel_says_where_to_give_it(
+    ready: Panel, fake_worker: Callable[[str], list[str]], messages: list[str]
+) -> None:
+    ready.ui.alignCheckBox.checked = False
+    assert not ready.ui.samePatientCheckBox.enabled
+    ready.ui.alignCheckBox.checked = True
+    assert ready.ui.samePatientCheckBox.enabled
+    ready.widget.logic.workerCommand = fake_worker("shapes-differ")
+    ready.click("fuseButton")
+    ready.until_done()
+    assert f"tick {ready.ui.samePatientCheckBox.text}" in messages[0]
 
 
 # -- comparing ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from scipy.ndimage import gaussian_filter
 
 from ddfm_monai.errors import InputError
 from ddfm_monai.volumes import affine_of, make_volume, register_rigid, resample_to
+from ddfm_monai.volumes.registration.result import Evidence
+from ddfm_monai.volumes.registration.rigid import doubts_about
 
 from .helpers import affine, head, noise
 
@@ -56,6 +59,11 @@ def errors(found, truth):
     angle = np.degrees(np.arccos(np.clip((np.trace(difference[:3, :3]) - 1) / 2, -1, 1)))
     centre = np.array([0.0, 0.0, 0.0, 1.0])
     return angle, np.linalg.norm(((found - truth) @ centre)[:3])
+
+
+def of_another_shape(volume, by):
+    """Longer by a part, and narrower by the same part."""
+    return make_volume(volume.as_tensor(), np.diag([1 - by, 1 + by, 1.0, 1.0]) @ affine_of(volume))
 
 
 NEAR, FAR = ((4, -3, 7), (9.0, -6.0, 5.0)), ((0, 0, -2), (120.0, -80.0, 200.0))
@@ -133,9 +141,44 @@ def test_smooth_noise_is_refused_with_the_reason_and_a_remedy(mr):
 
 def test_a_head_of_another_shape_is_refused(mr, ct):
     """Another person's: a tenth longer, a tenth narrower."""
-    other = make_volume(ct.as_tensor(), np.diag([0.9, 1.1, 1.0, 1.0]) @ affine_of(ct))
-    with pytest.raises(InputError, match="surely enough"):
-        register_rigid(mr, other)
+    with pytest.raises(InputError, match=r"surely enough: the body's shapes differ.*--register same-patient"):
+        register_rigid(mr, of_another_shape(ct, 0.1))
+
+
+def test_who_knows_that_it_is_one_patient_may_say_so(mr, ct):
+    """Where nothing but the shape speaks against the match; a person then has to look at it."""
+    found = register_rigid(mr, of_another_shape(ct, 0.1), same_patient=True)
+    assert errors(found.matrix, np.eye(4)) < (2, 3)
+    assert found.confidence == "likely"
+    assert any("W_SHAPES_DIFFER" in warning and "look at the picture" in warning for warning in found.warnings)
+
+
+def test_a_word_does_not_answer_for_everything(mr, ct):
+    with pytest.raises(InputError, match="surely enough: only") as caught:
+        register_rigid(mr, of_another_shape(ct, 0.2), same_patient=True)
+    assert "same-patient" not in str(caught.value)
+
+
+FITS = Evidence(0.15, 0.1, 0.5, starts=5, agreeing=5, spread_mm=1.0, parts_mm=8.0, stretch_mm=4.0, cover=0.9)
+
+
+@pytest.mark.parametrize(
+    ("seen", "doubts", "left_by_the_word"),
+    [
+        ({}, 1, 0),
+        ({"parts_mm": 4.0}, 0, 0),
+        ({"rival": 0.92}, 1, 1),  # a place elsewhere: 130 mm off in a PET of which the front half is in view
+        ({"agreeing": 4}, 1, 1),
+        ({"rival": 0.98}, 2, 2),
+        ({"match": 0.05}, 2, 1),
+        ({"cover": 0.3}, 2, 1),
+        ({"stretch_mm": 7.5}, 1, 1),
+    ],
+)
+def test_a_word_answers_for_the_shape_alone(seen, doubts, left_by_the_word):
+    evidence = replace(FITS, **seen)
+    assert len(doubts_about(evidence)) == doubts
+    assert len(doubts_about(evidence, same_patient=True)) == left_by_the_word
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,12 @@ _STRONGEST_RIVAL = 0.97
 _WEAK_RIVAL = 0.9
 _FEWEST_AGREEING = 3
 _LARGEST_MISFIT = 8.5  # mm
+_LARGEST_OF_ONE_PATIENT = 15.0  # mm; what SPECT of one patient reaches, and SPECT of two patients too
 _LEAST_COVER = 0.4
 _LEAST_GAIN = 0.03  # of the match: what a move of some 2 mm brings
 
 
-def register_rigid(fixed01: MetaTensor, moving01: MetaTensor) -> Registration:
+def register_rigid(fixed01: MetaTensor, moving01: MetaTensor, same_patient: bool = False) -> Registration:
     """Find the rotation and translation that bring ``moving01`` onto ``fixed01``, or that none is needed.
 
     One thread and fixed random points make the result the same in every run.
@@ -39,6 +40,8 @@ def register_rigid(fixed01: MetaTensor, moving01: MetaTensor) -> Registration:
     Args:
         fixed01: ``(1, X, Y, Z)`` in [0, 1], or RGB ``(3, X, Y, Z)`` in 0..255; the reference.
         moving01: ``(1 or 3, X', Y', Z')``, likewise.
+        same_patient: somebody knows that both are of one patient, so that shapes may differ more where all else is
+            sure; the images cannot always tell (SPECT is too smooth).
 
     Raises:
         InputError: pictures or very few slices (``E_REGISTRATION_INPUT``), or a result that is not sure enough to be
@@ -47,23 +50,32 @@ def register_rigid(fixed01: MetaTensor, moving01: MetaTensor) -> Registration:
     for volume in (fixed01, moving01):
         _check_registrable(volume)
     examination = examine(_grey(fixed01), _grey(moving01))
-    doubts = doubts_about(examination.evidence)
+    doubts = doubts_about(examination.evidence, same_patient)
     if doubts:
+        word_would_do = not same_patient and not doubts_about(examination.evidence, same_patient=True)
         raise InputError(
             f"{name_of(moving01)} cannot be registered to {name_of(fixed01)} surely enough: {'; '.join(doubts)}. "
-            "Check that both show the same body part of one patient. If they are aligned, fuse with --register trust; "
+            + "Check that both show the same body part of one patient. "
+            + ("If you know that they do, fuse with --register same-patient. " if word_would_do else "")
+            + "If they are aligned, fuse with --register trust; "
             "if not, align them by hand (3D Slicer: General Registration) and look at both before fusing.",
             "E_REGISTRATION_UNSURE",
         )
     return _answer(examination)
 
 
-def doubts_about(evidence: Evidence) -> list[str]:
+def doubts_about(evidence: Evidence, same_patient: bool = False) -> list[str]:
     """Why a match is not to be trusted, in plain words; empty where it is.
 
     The limits lie between what volumes of one patient and what unrelated ones reach (docs/registration.md).
+
+    Args:
+        evidence: of the match.
+        same_patient: somebody knows that both are of one patient. That answers for shapes that differ, but only where
+            nothing else speaks against the match: a wrong place looks like a wrong patient too.
     """
     doubts = []
+    largest_misfit = _LARGEST_OF_ONE_PATIENT if same_patient and _is_unrivalled(evidence) else _LARGEST_MISFIT
     if evidence.match < _LEAST_MATCH:
         doubts.append(
             f"the two have little in common (match {evidence.match:.3f}, at least {_LEAST_MATCH:g} is needed)"
@@ -75,14 +87,19 @@ def doubts_about(evidence: Evidence) -> list[str]:
         )
     if evidence.agreeing < _FEWEST_AGREEING:
         doubts.append(f"only {evidence.agreeing} of {evidence.starts} starts agree (at least {_FEWEST_AGREEING})")
-    if evidence.misfit_mm > _LARGEST_MISFIT:
+    if evidence.misfit_mm > largest_misfit:
         doubts.append(
             f"the body's shapes differ: parts of it, shifted alone, lie {evidence.parts_mm:.1f} mm off, and stretching "
-            f"it moves it by {evidence.stretch_mm:.1f} mm (together at most {_LARGEST_MISFIT:g} mm)"
+            f"it moves it by {evidence.stretch_mm:.1f} mm (together at most {largest_misfit:g} mm)"
         )
     if evidence.cover < _LEAST_COVER:
         doubts.append(f"only {evidence.cover:.0%} of the smaller body would be covered (at least {_LEAST_COVER:.0%})")
     return doubts
+
+
+def _is_unrivalled(evidence: Evidence) -> bool:
+    """Whether every start ends here, and no other place fits nearly as well."""
+    return evidence.agreeing == evidence.starts and evidence.rival < _WEAK_RIVAL
 
 
 def needless(examination: Examination) -> bool:
@@ -93,14 +110,20 @@ def needless(examination: Examination) -> bool:
 def _answer(examination: Examination) -> Registration:
     evidence = examination.evidence
     aligned = needless(examination)
-    sure = evidence.agreeing == evidence.starts and evidence.rival < _WEAK_RIVAL
+    alike = evidence.misfit_mm <= _LARGEST_MISFIT
+    sure = alike and _is_unrivalled(evidence)
     warnings = []
+    if not alike:
+        warnings.append(
+            f"W_SHAPES_DIFFER: The shapes of the two differ by {evidence.misfit_mm:.1f} mm, as those of two patients "
+            "may. They were taken for one patient's because you said so: look at the picture of the registration."
+        )
     if aligned:
         warnings.append(
             "W_ALREADY_ALIGNED: The volumes were aligned already and were left as they lie: the best match lies "
             f"{examination.moved_mm:.1f} mm away and is {max(examination.gain, 0):.1%} better, which is no gain."
         )
-    elif not sure:
+    elif alike and not sure:
         warnings.append(
             "W_REGISTRATION_LIKELY: The registration is likely, not sure: look at the picture of it before using the "
             "result."

@@ -29,6 +29,7 @@ class FusionSettings:
         device: where the network runs.
         prior: a weights file; None for the shipped prior.
         trust: the user vouches for the coordinates; counts only without `align`.
+        same_patient: the user knows that both are of one patient, whatever their shapes; counts only with `align`.
     """
 
     reference_kind: Modality = Modality.AUTOMATIC
@@ -42,6 +43,7 @@ class FusionSettings:
     device: Device = Device.AUTOMATIC
     prior: Path | None = None
     trust: bool = False
+    same_patient: bool = False
 
 
 def fuse_arguments(settings: FusionSettings, reference: Path, second: Path, output: Path) -> list[str]:
@@ -51,7 +53,7 @@ def fuse_arguments(settings: FusionSettings, reference: Path, second: Path, outp
         ("--reference-kind", _unless_automatic(settings.reference_kind)),
         ("--second-kind", _unless_automatic(settings.second_kind)),
         ("--window", ",".join(f"{value:g}" for value in settings.window) if settings.window else None),
-        ("--register", "rigid" if settings.align else "trust" if settings.trust else None),
+        ("--register", _register(settings)),
         ("--samples", UNCERTAINTY_SAMPLES if settings.uncertainty else None),
         ("--steps", settings.steps or None),
         ("--device", settings.device.value),
@@ -61,6 +63,12 @@ def fuse_arguments(settings: FusionSettings, reference: Path, second: Path, outp
         if value is not None:
             arguments += [name, str(value)]
     return [*arguments, "--colour"] if settings.colour else arguments
+
+
+def _register(settings: FusionSettings) -> str | None:
+    if settings.align:
+        return "same-patient" if settings.same_patient else "rigid"
+    return "trust" if settings.trust else None
 
 
 def slicer_python() -> str:

@@ -50,7 +50,7 @@ class Job:
         outputs: role to file, once a ``result`` has come.
         provenance: how the result was made.
         problem: why it failed, for people.
-        code: the stable name of why it failed, such as ``"E_REGISTRATION_NO_GAIN"``.
+        code: the stable name of why it failed, such as ``"E_REGISTRATION_UNSURE"``.
         details: what else is known about the failure.
     """
 

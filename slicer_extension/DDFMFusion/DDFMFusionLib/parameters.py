@@ -20,7 +20,8 @@ class DDFMFusionParameterNode:
     referenceVolume, secondVolume: the sources. The result lies on the reference's grid.
     referenceKind, secondKind: their modalities.
     ctWindow, windowLevel, windowWidth: which part of a CT is shown; level and width (HU) count if "custom".
-    alignFirst: register rigidly before fusing. trustCoordinates: the user vouches for them as they are.
+    alignFirst: register rigidly before fusing. samePatient: the user knows that both are of one patient.
+    trustCoordinates: the user vouches for them as they are.
     keepColour: an RGB result with the second volume's colours.
     withUncertainty: also make a volume of the spread of several samples.
     steps: sampling steps, 0 for automatic. seed: of the noise.
@@ -37,6 +38,7 @@ class DDFMFusionParameterNode:
     windowLevel: Annotated[float, WithinRange(-1000.0, 3000.0)] = 40.0
     windowWidth: Annotated[float, WithinRange(1.0, 4000.0)] = 400.0
     alignFirst: bool = False
+    samePatient: bool = False
     trustCoordinates: bool = False
     keepColour: bool = False
     withUncertainty: bool = False
@@ -60,6 +62,7 @@ def settings_of(parameters: DDFMFusionParameterNode) -> FusionSettings:
         second_kind=parameters.secondKind,
         window=window,
         align=parameters.alignFirst,
+        same_patient=parameters.samePatient,
         trust=parameters.trustCoordinates,
         colour=parameters.keepColour,
         uncertainty=parameters.withUncertainty,

@@ -103,6 +103,18 @@ class CommandTest(unittest.TestCase):
         )
         self.assertEqual(arguments[-1], "--colour")
 
+    def test_what_the_user_vouches_for(self) -> None:
+        for align, trust, same_patient, expected in (
+            (True, False, False, "rigid"),
+            (True, True, True, "same-patient"),
+            (False, True, True, "trust"),
+            (False, False, True, None),
+        ):
+            settings = FusionSettings(align=align, trust=trust, same_patient=same_patient)
+            arguments = fuse_arguments(settings, Path("a"), Path("b"), Path("c"))
+            said = arguments[arguments.index("--register") + 1] if "--register" in arguments else None
+            self.assertEqual(said, expected)
+
 
 class DisplayTest(unittest.TestCase):
     def test_durations(self) -> None:
