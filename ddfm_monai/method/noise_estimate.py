@@ -30,6 +30,7 @@ from ddfm_monai.method.noise import TABLE, Noise
 __all__ = ["estimate_noise"]
 
 _WINDOW = 32  # pixels
+_TOO_MUCH = 1.04  # found over true sd, mean over all kinds and modalities: anatomy is in the quietest windows too
 _QUIETEST = 0.05  # share of the windows
 _SLICES, _WINDOWS = 16, 8000  # so many are enough
 _FEWEST_WINDOWS, _FEW_SLICES = 12, 4
@@ -47,7 +48,9 @@ _AIR_SHARE_OF_FEW, _TEXTURE_FINE_OF_FEW = 0.5, 5.0
 _AIR_RATIO = 1.8  # sd of noise in tissue over that in air, between the two
 _AIR_WEIGHT = 0.2  # of the air's one observation, where all bands together have 1
 _OCCAM = 0.01  # by so much a coloured family must be nearer to the periodograms than a constant,
-_OCCAM_SMOOTH = 0.003  # and a smooth one nearer than any other, since it looks like anatomy
+_OCCAM_SMOOTH = 0.005  # a smooth one nearer still, since it looks like anatomy,
+_OCCAM_UNUSUAL = 0.003  # and a cut of k-space elsewhere than at half the band: scanners double the matrix
+_USUAL_CUT = 0.25  # cycles per pixel
 
 
 def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> Noise | None:
@@ -242,7 +245,7 @@ class _Fit:
 
     def noise(self) -> Noise:
         spectrum = self.coloured * _on(_families()[self.family], TABLE) + self.white
-        return Noise(spectrum / 127.5**2, self.family)
+        return Noise(spectrum * (_TOO_MUCH**-2 / 127.5**2), self.family)
 
 
 def _most_likely(power: Tensor, air: float, iterations: int = 200) -> _Fit:
@@ -260,12 +263,19 @@ def _most_likely(power: Tensor, air: float, iterations: int = 200) -> _Fit:
     M = (h[:, :, None] * W).sum(1) + _NEGLIGIBLE
     divergence = (weight * (P / M - torch.log(P / M) - 1)).sum(1)
     names = list(_families())
-    divergence[1:] += _OCCAM
-    # smooth noise has the spectrum of anatomy: only air can tell
-    divergence[[name.startswith("smooth") for name in names]] += _OCCAM_SMOOTH if has_air else torch.inf
-    best = int(divergence.argmin())
+    best = int((divergence + torch.tensor([_handicap(name, has_air) for name in names])).argmin())
     parts = h[best, :, None] * W[best, :, :-1]
     return _Fit(names[best], float(h[best, 0]), float(h[best, 1]), parts[:2].sum(0), parts[2:].sum(0))
+
+
+def _handicap(family: str, has_air: bool) -> float:
+    """By how much a family must be nearer to the periodograms than a constant."""
+    if family == "white":
+        return 0.0
+    if family.startswith("smooth"):  # it has the spectrum of anatomy: only air can tell
+        return _OCCAM + _OCCAM_SMOOTH if has_air else math.inf
+    unusual = family.startswith("k-space") and not family.startswith(f"k-space up to {_USUAL_CUT:g}")
+    return _OCCAM + _OCCAM_UNUSUAL if unusual else _OCCAM
 
 
 def _is_noise(fit: _Fit, air: float, slices: int) -> bool:

@@ -29,6 +29,7 @@ _FEWEST_AGREEING = 3
 _LARGEST_MISFIT = 8.5  # mm
 _LARGEST_OF_ONE_PATIENT = 15.0  # mm; what SPECT of one patient reaches, and SPECT of two patients too
 _LEAST_COVER = 0.4
+_WORD = "--register same-patient (in a manifest, relation same-patient)"
 _LEAST_GAIN = 0.03  # of the match: what a move of some 2 mm brings
 
 
@@ -52,11 +53,11 @@ def register_rigid(fixed01: MetaTensor, moving01: MetaTensor, same_patient: bool
     examination = examine(_grey(fixed01), _grey(moving01))
     doubts = doubts_about(examination.evidence, same_patient)
     if doubts:
-        word_would_do = not same_patient and not doubts_about(examination.evidence, same_patient=True)
+        word_would_do = not doubts_about(examination.evidence, same_patient=True)
         raise InputError(
             f"{name_of(moving01)} cannot be registered to {name_of(fixed01)} surely enough: {'; '.join(doubts)}. "
             + "Check that both show the same body part of one patient. "
-            + ("If you know that they do, fuse with --register same-patient. " if word_would_do else "")
+            + (f"If you know that they do, fuse with {_WORD}. " if word_would_do else "")
             + "If they are aligned, fuse with --register trust; "
             "if not, align them by hand (3D Slicer: General Registration) and look at both before fusing.",
             "E_REGISTRATION_UNSURE",
