@@ -85,6 +85,12 @@ class Derivation:
         """The sources that are DICOM series, the base first."""
         return [self.base] if self.second is None else [self.base, self.second]
 
+    @property
+    def shows_mr(self) -> bool:
+        """Whether one of the two is an MR. Only then may a result be called one."""
+        kinds = {source.subseries.kind for source in self.sources}
+        return "mr" in kinds or (self.second is None and self.provenance["second"]["kind"] == "mr")
+
 
 @dataclass(frozen=True)
 class WrittenSeries:
@@ -115,7 +121,7 @@ def write_grey(
         fused: ``(X, Y, Z)``, 0..1, on the base's grid.
         derivation: where it comes from.
         folder: is created; gets ``0001.dcm`` and so on.
-        sop_class: ``"mr"`` or ``"sc"``.
+        sop_class: ``"mr"`` or ``"sc"``; of a pair without an MR always Secondary Capture.
 
     Raises:
         InputError: the volume has another shape than the base, or holds values that are not finite.
@@ -125,7 +131,7 @@ def write_grey(
         raise InputError("The fused volume holds values that are not finite. Nothing was written.", "E_NOT_FINITE")
     stored = np.rint(np.clip(fused, 0, 1) * GREY_MAXIMUM).astype("<u2")
     common = _common(derivation, "grey")
-    if sop_class == "mr":
+    if sop_class == "mr" and derivation.shows_mr:
         common.SOPClassUID = MRImageStorage
         common.ImageType = ["DERIVED", "SECONDARY", "OTHER", "FUSED"]
         _mr_image(common, derivation)
@@ -222,7 +228,8 @@ def _patient_and_study(ds: Dataset, derivation: Derivation) -> None:
 
 
 def _series(ds: Dataset, derivation: Derivation, kind: Literal["grey", "colour"]) -> None:
-    ds.Modality = "MR"  # also of Secondary Capture: viewers reconstruct MR, CT, PT and NM only
+    # MR also of Secondary Capture: viewers reconstruct MR, CT, PT and NM only; and CT, PT, NM would promise units.
+    ds.Modality = "MR" if derivation.shows_mr else "OT"
     ds.SeriesNumber = derivation.series_number + (kind == "colour")
     colour = " COLOUR" if kind == "colour" else ""
     ds.SeriesDescription = f"FUSED{colour} {'+'.join(_names(derivation))} NOT FOR DIAGNOSTIC USE"[:64]

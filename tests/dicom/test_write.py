@@ -377,6 +377,21 @@ def test_reads_back_as_the_same_volume(written: tuple[list[Dataset], list[Datase
 # ------------------------------------------------------------------------------------------------ mended or left out
 
 
+@pytest.mark.parametrize(("base", "second", "modality"), [("CT", "PT", "OT"), ("CT", "MR", "MR"), ("MR", "PT", "MR")])
+def test_only_what_shows_an_mr_is_called_one(base: str, second: str, modality: str, tmp_path: Path) -> None:
+    for name in (base, second):
+        series(name, Layout(**SMALL)).save(tmp_path / name)
+    made = derivation(tmp_path / base, tmp_path / second)
+    grey = dcmread(write_grey(values_of(made.base), made, tmp_path / "grey").files[0])
+    colours = np.repeat(255 * values_of(made.base)[None], 3, axis=0)
+    colour = dcmread(write_colour(colours, made, tmp_path / "colour").files[0])
+    assert grey.Modality == colour.Modality == modality
+    assert grey.SOPClassUID == (MRImageStorage if modality == "MR" else SecondaryCaptureImageStorage)
+    assert [line for ds in (grey, colour) for line in dicom_validator(ds)] == []
+    if shutil.which("dciodvfy"):
+        assert [line for kind in ("grey", "colour") for line in dciodvfy(tmp_path / kind / "0001.dcm")] == []
+
+
 def written_from(tmp_path: Path, **attributes: object) -> Dataset:
     """The first file of a grey result whose base has these attributes, whatever they are."""
     with quiet_pydicom():
