@@ -147,7 +147,7 @@ EXPLANATIONS: dict[str, Explanation] = {
     "W_SHAPES_DIFFER": Explanation(
         "The shapes of the two differ as those of two patients may; they were aligned because somebody knows that both "
         "are of one.",
-        "shapes that differ by at most 8.5 mm, or the word same-patient",
+        "shapes that differ no more than one patient's do",
         "Look at the picture of the registration before using the result.",
     ),
     "W_REGISTRATION_LIKELY": Explanation(

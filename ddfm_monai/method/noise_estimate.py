@@ -30,7 +30,7 @@ from ddfm_monai.method.noise import TABLE, Noise
 __all__ = ["estimate_noise"]
 
 _WINDOW = 32  # pixels
-_TOO_MUCH = 1.04  # found over true sd, mean over all kinds and modalities: anatomy is in the quietest windows too
+_TOO_MUCH = 1.04  # found over true sd, all kinds and modalities alike: anatomy is in the quietest windows too
 _QUIETEST = 0.05  # share of the windows
 _SLICES, _WINDOWS = 16, 8000  # so many are enough
 _FEWEST_WINDOWS, _FEW_SLICES = 12, 4

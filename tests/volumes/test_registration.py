@@ -166,7 +166,7 @@ FITS = Evidence(0.15, 0.1, 0.5, starts=5, agreeing=5, spread_mm=1.0, parts_mm=8.
     ("seen", "doubts", "left_by_the_word"),
     [
         ({}, 1, 0),
-        ({"parts_mm": 4.0}, 0, 0),
+        ({"parts_mm": 3.0}, 0, 0),
         ({"rival": 0.92}, 1, 1),  # a place elsewhere: 130 mm off in a PET of which the front half is in view
         ({"agreeing": 4}, 1, 1),
         ({"rival": 0.98}, 2, 2),
