@@ -80,7 +80,8 @@ def output_names(
 def write_registration_picture(result: FusionResult, path: Path) -> None:
     """Write a PNG of both sources before and after the registration of a result that had one."""
     if result.second_before01 is not None:
-        registration_picture(path, result.reference01, result.second_before01, result.second01)
+        kind = result.provenance["second"]["scaling"]["kind"]
+        registration_picture(path, result.reference01, result.second_before01, result.second01, kind)
 
 
 def write_preview(

@@ -219,33 +219,41 @@ def informative_point(volumes: Sequence[MetaTensor]) -> tuple[float, float, floa
 
 
 def registration_picture(
-    path: str | Path, reference01: MetaTensor, second_before01: MetaTensor, second_after01: MetaTensor
+    path: str | Path,
+    reference01: MetaTensor,
+    second_before01: MetaTensor,
+    second_after01: MetaTensor,
+    second_kind: str = "",
 ) -> None:
     """Write a PNG of a registration: the reference, and checkerboards of reference and second before and after.
 
-    Where the two fit, edges go on from tile to tile.
+    Where the two fit, edges go on from tile to tile. PET and SPECT have their colours: one sees which is which.
 
     Args:
         path: the PNG, replaced if it exists.
         reference01: ``(1, X, Y, Z)`` in [0, 1], as the other two.
         second_before01: the second source as it lay, on the reference's grid.
         second_after01: the same as registered.
+        second_kind: its modality.
 
     Raises:
         InputError: the three are not of one shape.
     """
-    before, after = (_checkerboard(reference01, second) for second in (second_before01, second_after01))
+    before, after = (_checkerboard(reference01, second, second_kind) for second in (second_before01, second_after01))
     save_picture(path, reference01, before, after, titles=("Reference", "Before", "After registration"))
 
 
-def _checkerboard(first: MetaTensor, second: MetaTensor) -> MetaTensor:
-    """Tiles of the one and the other in turn along all three axes."""
+def _checkerboard(first: MetaTensor, second: MetaTensor, second_kind: str) -> MetaTensor:
+    """Tiles of the one and the other in turn along all three axes; in RGB if the second has a colour map."""
     if first.shape != second.shape:
         return second  # save_picture refuses it by name
     tiles = np.maximum(1, np.rint(_TILE / spacing_of(first))).astype(int)
     i, j, k = (np.arange(size) // tile for size, tile in zip(first.shape[1:], tiles, strict=True))
     turn = (i[:, None, None] + j[:, None] + k) % 2 == 1
-    return make_volume(np.where(turn, second.cpu().numpy(), first.cpu().numpy()), affine_of(first))
+    one, other = first.cpu().numpy(), second.cpu().numpy()
+    if second_kind in ("pet", "spect"):
+        one, other = 255 * one.repeat(3, axis=0), colour_map(second.cpu(), second_kind).numpy()
+    return make_volume(np.where(turn, other, one), affine_of(first))
 
 
 def _overviews(arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], tuple[int, ...]]:

@@ -107,6 +107,19 @@ def test_a_registration_is_shown_as_checkerboards_before_and_after(tmp_path):
     assert (np.abs(first - broken) > 30).mean() > 0.02
 
 
+@pytest.mark.parametrize(("kind", "coloured"), [("ct", False), ("pet", True), ("spect", True)])
+def test_a_checkerboard_with_pet_or_spect_shows_which_is_which(tmp_path, kind, coloured):
+    block = np.pad(np.full((1, 48, 48, 24), 0.5, np.float32), ((0, 0), (4, 4), (4, 4), (2, 2)))
+    volume = make_volume(block, np.diag([2.0, 2.0, 4.0, 1.0]))  # four tiles long
+    registration_picture(tmp_path / "out.png", volume, volume, volume, kind)
+    picture = np.asarray(Image.open(tmp_path / "out.png").convert("RGB")).astype(int)[50:-50]
+    first, _, after = (picture[:, left:right] for left, right in PANELS)
+    grey, hue = first.mean(axis=-1), np.ptp(after, axis=-1)
+    tissue = (grey > 100) & (np.ptp(first, axis=-1) == 0)
+    assert ((hue[tissue] > 30).mean() > 0.3) == coloured
+    assert (hue[tissue] < 20).mean() > 0.3  # the reference's tiles stay grey
+
+
 BAR = (216, 222, 233)
 
 
