@@ -250,7 +250,7 @@ def table(rows: list[Answer]) -> str:
         for row in rows
         if row["method"] == "ddfm"
     ]
-    for method in ("ddfm", "ddfm, same-patient", "simpleitk", "elastix"):
+    for method in (*METHODS, "ddfm, same-patient"):
         own = [row for row in [*rows, *vouched] if row["method"] == method and not row["what"].startswith("unrelated")]
         partial = [row for row in own if not row["what"].startswith("full/")]
         groups = {cover: [row for row in own if row["what"].startswith(f"{cover}/")] for cover in COVERS}

@@ -99,6 +99,11 @@ class FusionSettings:
         """Whether the second source is aligned first."""
         return self.register in ("rigid", "same-patient")
 
+    @property
+    def same_patient(self) -> bool:
+        """Whether somebody knows that both sources are of one patient, so that their shapes need not tell."""
+        return self.register == "same-patient"
+
     def identity(self) -> dict[str, Any]:
         """What a result depends on beside its sources and the prior, JSON-able: for provenance and for resuming."""
         chosen = {item.name: getattr(self, item.name) for item in fields(FusionSettings)}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ddfm_monai._version import __version__
 from ddfm_monai.batch.folder import finished_record, new_case_folder, remove_leftovers, write_marker
 from ddfm_monai.batch.messages import describe_failure, write_log
-from ddfm_monai.batch.pair import ASKED, Pair
+from ddfm_monai.batch.pair import REGISTER_OF, Pair
 from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.dicom.read import DicomVolume, read_subseries
 from ddfm_monai.dicom.registration_object import write_registration
@@ -50,10 +50,6 @@ __all__ = ["CaseJob", "CaseOutcome", "CaseSettings", "Status", "derive", "run_ca
 Status = Literal["ok", "resumed", "failed", "skipped", "ambiguous"]
 """``ok``: made now. ``resumed``: made by an earlier run of the same inputs and settings, kept. ``failed``: see code.
 ``skipped``: left out by a rule. ``ambiguous``: several series could be meant and none was chosen."""
-
-
-_REGISTER = {relation: asked for asked, relation in ASKED.items()}
-"""The relations for which :func:`~ddfm_monai.fuse_volumes` is told more than where the volumes lie."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ class CaseSettings(FusionSettings):
             reference_kind=kinds[0],
             second_kind=kinds[1],
             window=self.window if "ct" in kinds else None,  # a batch may also hold pairs without a CT
-            register=_REGISTER.get(pair.relation, "none"),
+            register=REGISTER_OF.get(pair.relation, "none"),
             colour=False,  # grey and colour series are written from one fusion
         )
 

@@ -48,9 +48,9 @@ OutputKind = Literal["gray", "rgb", "both"]
 Select = Literal["error", "best", "all"]
 Register = Literal["none", "rigid", "same-patient", "trust"]
 
-TO_BE_REGISTERED: tuple[Relation, ...] = ("register", "same-patient")
-ASKED: dict[str, Relation] = {"rigid": "register", "same-patient": "same-patient", "trust": "trust"}
-"""What asks for a relation: ``--register``."""
+REGISTER_OF: dict[Relation, Register] = {"register": "rigid", "same-patient": "same-patient", "trust": "trust"}
+"""The relations for which more is known than where the volumes lie, and the ``--register`` that asks for each."""
+ASKED: dict[str, Relation] = {register: relation for relation, register in REGISTER_OF.items()}
 
 # Of what has one of these problems nobody expects that it is fused: pictures, maps in colour, vendors' mosaics.
 NEVER_A_VOLUME = ("E_SINGLE_SLICE", "E_COLOUR", "E_NO_GEOMETRY", "E_MOSAIC", "E_NOT_TOMOGRAPHIC")
@@ -367,11 +367,11 @@ def relate(
         two_of_a_kind=options.second_kind == second.kind,
     )
     findings += how.findings
-    overlap = None if how.relation in TO_BE_REGISTERED else overlap_of(reference, second, how.matrix)
+    overlap = None if how.relation in ("register", "same-patient") else overlap_of(reference, second, how.matrix)
     if overlap is not None:
         findings += rules.of_overlap(overlap, how.register)
     findings += rules.of_colour((reference.kind, second.kind), _COLOUR[options.output_kind])
-    if how.relation in ASKED.values():
+    if how.relation in REGISTER_OF:
         findings += _too_far_apart(reference, second, options.max_days)
     problems = [(Problem(item.code, item.found), item.option) for item in findings if item.obstacle]
     problems += [(problem, "") for problem in _unusable(reference, second)]
@@ -425,9 +425,9 @@ def _relation(
     asked: Relation | None,
 ) -> _Related:
     """The first relation that holds (frame of reference, registration object, registration to be run), or the asked."""
-    if asked in TO_BE_REGISTERED:
-        return _Related(asked, "rigid")
-    if asked == "trust" or (options.register == "trust" and _overlaps_little(reference, second)):
+    if asked in REGISTER_OF:
+        return _Related(asked, REGISTER_OF[asked])
+    if options.register == "trust" and _overlaps_little(reference, second):
         return _Related("trust", "trust")
     known = _known_registrations(reference, second, registrations)
     same_frame = reference.frame_of_reference_uid and reference.frame_of_reference_uid == second.frame_of_reference_uid

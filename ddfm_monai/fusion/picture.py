@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import atomic_path
-from ddfm_monai.volumes import affine_of, is_picture, make_volume, spacing_of
+from ddfm_monai.volumes import is_picture, spacing_of
 from ddfm_monai.volumes.colour import colour_map
 from ddfm_monai.volumes.grids import nearest_ras
 
@@ -239,21 +239,22 @@ def registration_picture(
     Raises:
         InputError: the three are not of one shape.
     """
-    before, after = (_checkerboard(reference01, second, second_kind) for second in (second_before01, second_after01))
+    palette = _palette(second_kind) if second_kind in ("pet", "spect") else None
+    before, after = (_checkerboard(reference01, second, palette) for second in (second_before01, second_after01))
     save_picture(path, reference01, before, after, titles=("Reference", "Before", "After registration"))
 
 
-def _checkerboard(first: MetaTensor, second: MetaTensor, second_kind: str) -> MetaTensor:
-    """Tiles of the one and the other in turn along all three axes; in RGB if the second has a colour map."""
+def _checkerboard(first: MetaTensor, second: MetaTensor, palette: np.ndarray | None) -> MetaTensor:
+    """``(3, X, Y, Z)`` uint8: tiles of the one and the other, in its colours, in turn along all three axes."""
     if first.shape != second.shape:
         return second  # save_picture refuses it by name
     tiles = np.maximum(1, np.rint(_TILE / spacing_of(first))).astype(int)
     i, j, k = (np.arange(size) // tile for size, tile in zip(first.shape[1:], tiles, strict=True))
     turn = (i[:, None, None] + j[:, None] + k) % 2 == 1
-    one, other = first.cpu().numpy(), second.cpu().numpy()
-    if second_kind in ("pet", "spect"):
-        one, other = 255 * one.repeat(3, axis=0), colour_map(second.cpu(), second_kind).numpy()
-    return make_volume(np.where(turn, other, one), affine_of(first))
+    one, other = (_bytes(volume.cpu().numpy()) for volume in (first, second))
+    if palette is not None:
+        other = np.moveaxis(palette[other[0]], -1, 0)
+    return MetaTensor(torch.from_numpy(np.where(turn, other, one)), meta=first.meta)
 
 
 def _overviews(arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], tuple[int, ...]]:

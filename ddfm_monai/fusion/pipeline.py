@@ -225,7 +225,7 @@ def meet(a: Source, b: Source, chosen: FusionSettings, progress: ProgressCallbac
             remarks += _remarks(rules.of_alignment(alignment.apart_mm, alignment.gain), a, b)
     elif chosen.registers:
         progress(Progress("register", 0, 1))
-        registration = register_rigid(a.grey, b.grey, same_patient=chosen.register == "same-patient")
+        registration = register_rigid(a.grey, b.grey, chosen.same_patient)
         progress(Progress("register", 1, 1, registration.sentence()))
         remarks += registration.warnings
     transform = registration.correction if registration else None

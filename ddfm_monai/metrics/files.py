@@ -167,8 +167,7 @@ def read_triple(files: PairFiles, settings: FusionSettings | None = None) -> Tri
     a = read_source(files.a, str(files.a), chosen.reference_kind, chosen.window)
     b = read_source(files.b, str(files.b), chosen.second_kind, chosen.window)
     fused = _fused01(read_volume(files.fused), files.fused)
-    same_patient = chosen.register == "same-patient"
-    b = b.onto(a, register_rigid(a.grey, b.grey, same_patient).correction if chosen.registers else None)
+    b = b.onto(a, register_rigid(a.grey, b.grey, chosen.same_patient).correction if chosen.registers else None)
     notes = []
     if not same_grid(a.volume, fused):
         notes.append("The fused file lies on another grid than the first source and was resampled onto it.")

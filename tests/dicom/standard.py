@@ -41,15 +41,11 @@ def standard_of(sop_class: str) -> DicomInfo:
     return DicomInfo(dictionary, {sop_class: {"title": ciod, "modules": modules, "group_macros": {}}}, tables)
 
 
-def _table(name: str) -> Any:
-    return json.loads(_file(name))
-
-
 @lru_cache
-def _file(name: str) -> str:
+def _table(name: str) -> Any:
     distribution = importlib.metadata.distribution("dicom-standard")
     (path,) = [path for path in distribution.files or [] if path.name == f"{name}.json"]
-    return path.locate().read_text(encoding="utf8")
+    return json.loads(path.locate().read_text(encoding="utf8"))
 
 
 def _condition(parser: ConditionParser, row: dict[str, Any]) -> dict[str, Any]:

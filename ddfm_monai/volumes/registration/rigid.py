@@ -29,7 +29,6 @@ _FEWEST_AGREEING = 3
 _LARGEST_MISFIT = 7.1  # mm; the nearest of 209 CT and PET of other patients has 7.2
 _LARGEST_OF_ONE_PATIENT = 15.0  # mm; what SPECT of one patient reaches, and SPECT of two patients too
 _LEAST_COVER = 0.4
-_WORD = "--register same-patient (in a manifest, relation same-patient)"
 _LEAST_GAIN = 0.03  # of the match: what a move of some 2 mm brings
 
 
@@ -53,11 +52,11 @@ def register_rigid(fixed01: MetaTensor, moving01: MetaTensor, same_patient: bool
     examination = examine(_grey(fixed01), _grey(moving01))
     doubts = doubts_about(examination.evidence, same_patient)
     if doubts:
-        word_would_do = not doubts_about(examination.evidence, same_patient=True)
+        word = "If you know that they do, fuse with --register same-patient (in a manifest, relation same-patient). "
         raise InputError(
             f"{name_of(moving01)} cannot be registered to {name_of(fixed01)} surely enough: {'; '.join(doubts)}. "
             + "Check that both show the same body part of one patient. "
-            + (f"If you know that they do, fuse with {_WORD}. " if word_would_do else "")
+            + (word if not doubts_about(examination.evidence, same_patient=True) else "")
             + "If they are aligned, fuse with --register trust; "
             "if not, align them by hand (3D Slicer: General Registration) and look at both before fusing.",
             "E_REGISTRATION_UNSURE",
@@ -112,7 +111,7 @@ def _answer(examination: Examination) -> Registration:
     evidence = examination.evidence
     aligned = needless(examination)
     alike = evidence.misfit_mm <= _LARGEST_MISFIT
-    sure = alike and _is_unrivalled(evidence)
+    unrivalled = _is_unrivalled(evidence)
     warnings = []
     if not alike:
         warnings.append(
@@ -124,7 +123,7 @@ def _answer(examination: Examination) -> Registration:
             "W_ALREADY_ALIGNED: The volumes were aligned already and were left as they lie: the best match lies "
             f"{examination.moved_mm:.1f} mm away and is {max(examination.gain, 0):.1%} better, which is no gain."
         )
-    elif alike and not sure:
+    elif not unrivalled:
         warnings.append(
             "W_REGISTRATION_LIKELY: The registration is likely, not sure: look at the picture of it before using the "
             "result."
@@ -134,7 +133,7 @@ def _answer(examination: Examination) -> Registration:
         centre=examination.body.mean(axis=0),
         found_mm=examination.moved_mm,
         already_aligned=aligned,
-        confidence="sure" if sure else "likely",
+        confidence="sure" if alike and unrivalled else "likely",
         evidence=evidence,
         warnings=tuple(warnings),
     )
