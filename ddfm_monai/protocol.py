@@ -124,8 +124,7 @@ class EventWriter:
         """One fused pair is finished and its files are in place.
 
         Args:
-            outputs: role to path; ``"fused"`` always, ``"uncertainty"``, ``"provenance"``, ``"preview"``, ``"page"`` if
-                written.
+            outputs: role to path, as :func:`ddfm_monai.fusion.outputs.output_names`; ``"fused"`` always.
             provenance: how the result was made.
             seconds: stage to seconds it took.
         """

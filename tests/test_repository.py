@@ -150,3 +150,12 @@ def test_documents_link_to_files_that_exist() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
             if "://" not in target and not target.startswith("mailto:"):
                 assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
+
+
+def test_documents_name_files_that_exist() -> None:
+    """Paths between backticks, from the root of the repository."""
+    rooms = "|".join(sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name.isidentifier()))
+    for path in tracked_files():
+        if path.suffix == ".md":
+            for named in re.findall(rf"`((?:{rooms})/[\w./-]*\w)`", path.read_text(encoding="utf-8")):
+                assert (ROOT / named).exists(), f"{path.relative_to(ROOT)} names {named}"
