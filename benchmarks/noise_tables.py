@@ -24,11 +24,11 @@ from ddfm_monai.method.inferer import noise_field
 from ddfm_monai.method.noise import TABLE, expected_clean
 from ddfm_monai.metrics import lesion_transfer
 from ddfm_monai.metrics.noise_kinds import USUAL_SD, coloured_noise, noise_spectrum
+from ddfm_monai.metrics.slices import BACKGROUND_LEVEL
 from ddfm_monai.priors import Prior
 
 Stack = NDArray[np.uint8]  # (N, H, W)
 ROLES = {"reference": (True, False), "second": (False, True), "both": (True, True)}
-BACKGROUND_LEVEL = 10
 
 
 @dataclass

@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from quality import SECONDS, Method, Volume, ddfm, em_alone, laplacian_pyramid, mean, read_case, remembering
+from quality import (
+    SECONDS,
+    Method,
+    Volume,
+    ddfm,
+    em_alone,
+    laplacian_pyramid,
+    mean,
+    pointwise,
+    read_case,
+    remembering,
+)
 
 from ddfm_monai.metrics import LESION_KINDS, check_fusion, foreground_slices, shared_lesion_transfer, streak_test
 from ddfm_monai.metrics.detectability import Detectability, Noise, detectability
@@ -26,12 +37,6 @@ from ddfm_monai.settings import DEFAULT_PRIOR
 MARGIN = -0.05  # of the AUC: what may be lost
 NOISE = {"ct": Noise("zero-filled", "soft"), "pet": Noise("linear", "soft"), "spect": Noise("white", "soft")}
 """What each pair's scanners usually make (docs/trust.md)."""
-
-
-def pointwise(a: Volume, b: Volume) -> Volume:
-    """0.8 of the brighter and 0.6 of the darker one, pixel by pixel."""
-    mixed = 0.8 * np.maximum(a, b).astype(np.float64) + 0.6 * np.minimum(a, b)
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
 def methods(prior: str, device: str | None, steps: int) -> dict[str, Method]:
