@@ -11,6 +11,7 @@ from ddfm_monai.training.handlers import (
     GradientClipping,
     LearningRate,
 )
+from ddfm_monai.training.label_maps import LabelMap, read_label_maps
 from ddfm_monai.training.objective import (
     NoisePredictionError,
     NoisePrepareBatch,
@@ -18,8 +19,10 @@ from ddfm_monai.training.objective import (
     VelocityInferer,
     prepare_noisy,
 )
-from ddfm_monai.training.rendering import LabelMap, read_label_maps, render_slices, reslice, training_slices
+from ddfm_monai.training.rendering import render_slices
+from ddfm_monai.training.reslicing import reslice
 from ddfm_monai.training.sampling import PriorSampler, WriteSlicesd
+from ddfm_monai.training.stock import training_slices
 
 __all__ = [
     "Checkpoints",

@@ -5,59 +5,23 @@ warp), every tissue gets a value (a grey value for MRI, Hounsfield units for CT,
 texture, and the values are averaged over the slice's thickness and pixels, blurred, disturbed and scaled as a scanner
 and this software would do it. The idea is that of Billot et al., "SynthSeg" (Medical Image Analysis 2023): a network
 that has seen every contrast needs no picture of a patient. Slices drawn through a few real volumes beside them give the
-texture that a label map does not have (:func:`reslice`).
-
-Labels are numbered as FreeSurfer does it (cortical parcels too); outside the brain as its SAMSEG does: 502 artery,
-506 eye, 507 other soft tissue, 508 eye muscle, 509 mucosa, 511 skin, 512 spinal cord, 514 vein, 515 compact and
-516 spongy bone, 530 optic nerve.
+texture that a label map does not have (:mod:`ddfm_monai.training.reslicing`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from ddfm_monai.errors import InputError, UsageError
-from ddfm_monai.training.data import Slices, nifti_files, read_lps, read_slices, to_grey_levels
+from ddfm_monai.errors import UsageError
+from ddfm_monai.training.data import Slices
+from ddfm_monai.training.drawing import SIZE, Array, Rng, random_plane, smooth_noise, top_of
+from ddfm_monai.training.label_maps import CODE, NAMES, LabelMap
 
-__all__ = ["LabelMap", "read_label_maps", "render_slices", "reslice", "training_slices"]
+__all__ = ["render_slices"]
 
-Array = np.ndarray
-Rng = np.random.Generator
-SIZE = 256
-"""Side of a rendered slice, pixels."""
-
-_TISSUES: dict[str, tuple[int, ...]] = {
-    "air": (0,),
-    "white": (2, 41, 85, 192, 250, 251, 252, 253, 254, 255),
-    "grey": (3, 42, 17, 18, 53, 54),
-    "deep grey": (11, 12, 26, 50, 51, 58),
-    "thalamus": (10, 49, 28, 60),
-    "pallidum": (13, 52),
-    "stem": (16, 512),
-    "csf": (4, 5, 14, 15, 24, 43, 44, 72),
-    "cerebellar white": (7, 46),
-    "cerebellar grey": (8, 47),
-    "vessel": (30, 62, 502, 514),
-    "plexus": (31, 63, 136, 137, 163, 164),
-    "lesion": (25, 57, 77, 78, 79),
-    "eye": (506,),
-    "soft": (507,),
-    "muscle": (508,),
-    "mucosa": (509,),
-    "skin": (511,),
-    "bone": (515,),
-    "marrow": (516,),
-    "nerve": (530,),
-    "fat": (),  # split off "soft"
-}
-_NAMES = tuple(_TISSUES)
-_CODE = {name: code for code, name in enumerate(_NAMES)}
-_CORTICAL_PARCELS = range(1000, 3000)
 _HEAD_REST = 0.4  # share of CT slices with the arc of a head rest
 
 # Grey values of MRI where fat is near 1, by weighting. "random" (below) draws one for every tissue instead.
@@ -104,67 +68,6 @@ _ROUGH: dict[str, float] = {"soft": 1.8, "fat": 1.5, "muscle": 1.6, "mucosa": 2.
 """How much texture a tissue has, brain 1."""
 
 
-@dataclass(frozen=True)
-class LabelMap:
-    """A head: the code of the tissue of every voxel.
-
-    Args:
-        tissues: ``(X, Y, Z)`` uint8, axes in LPS order.
-        spacing: mm.
-    """
-
-    tissues: Array
-    spacing: tuple[float, float, float]
-
-
-# --- label maps -------------------------------------------------------------------------------------------------------
-
-
-def read_label_maps(folder: str | Path | None, seed: int = 3407) -> list[LabelMap]:
-    """All label maps (NIfTI) under a folder; ``None`` is none.
-
-    Raises:
-        UsageError: the folder does not exist or holds no NIfTI volume.
-        InputError: a volume cannot be read, or has a label that is not known (see the head of this file).
-    """
-    if not folder:
-        return []
-    maps = []
-    for number, path in enumerate(nifti_files(folder, "--labels_dir")):
-        found = read_lps(path)
-        if found is None:
-            raise InputError(f"{path.name}: a colour volume, expected a label map. Remove it.", "E_LABELS")
-        labels, spacing = found
-        tissues = _to_tissues(labels, path.name)
-        maps.append(LabelMap(_with_fat(tissues, np.random.default_rng((seed, number))), spacing))
-    if not maps:
-        raise UsageError(f"{folder}: no label map (.nii, .nii.gz).", "E_NO_DATA")
-    return maps
-
-
-def _to_tissues(labels: Array, name: str) -> Array:
-    numbers, inverse = np.unique(labels, return_inverse=True)
-    of = {label: code for code, tissue in enumerate(_NAMES) for label in _TISSUES[tissue]}
-    of |= dict.fromkeys(_CORTICAL_PARCELS, _CODE["grey"])
-    unknown = sorted({float(n) for n in numbers} - set(of))
-    if unknown:
-        raise InputError(
-            f"{name}: labels {', '.join(f'{n:g}' for n in unknown[:8])} are not known. Expected are FreeSurfer's "
-            "numbers, and SAMSEG's outside the brain. Renumber the map, or remove it.",
-            "E_LABELS",
-        )
-    return np.array([of[int(n)] for n in numbers], np.uint8)[inverse].reshape(labels.shape)
-
-
-def _with_fat(tissues: Array, rng: Rng) -> Array:
-    """Splits fat off the soft tissue: a layer below the skin of changing depth, and lobes further inside."""
-    soft = tissues == _CODE["soft"]
-    outside = ndimage.uniform_filter((tissues == _CODE["air"]).astype(np.float32) + (tissues == _CODE["skin"]), 15)
-    lobes = _field(tuple(n // 4 + 1 for n in tissues.shape), 2.0, rng)
-    lobes = ndimage.zoom(lobes, 4, order=1)[tuple(slice(n) for n in tissues.shape)]
-    return np.where(soft & (outside * 3 + 0.5 * lobes > 1.0), np.uint8(_CODE["fat"]), tissues)
-
-
 # --- rendering --------------------------------------------------------------------------------------------------------
 
 
@@ -201,7 +104,7 @@ def render_slice(maps: Sequence[LabelMap], modality: str, rng: Rng) -> Array:
     while True:
         head = maps[int(rng.integers(len(maps)))]
         tissues = _draw_tissues(head, rng)
-        if (tissues != _CODE["air"]).mean() > 0.02 and (modality not in _BRAIN_SCANS or _shows_brain(tissues, rng)):
+        if (tissues != CODE["air"]).mean() > 0.02 and (modality not in _BRAIN_SCANS or _shows_brain(tissues, rng)):
             picture = _RENDERERS[modality](tissues, rng)
             return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
@@ -214,7 +117,7 @@ def _shows_brain(tissues: Array, rng: Rng) -> bool:
 def _draw_tissues(head: LabelMap, rng: Rng) -> Array:
     """Tissue codes ``(4 depths, 2 SIZE, 2 SIZE)`` of a slice: two samples a pixel each way, four through the slice."""
     depths = (np.arange(4) - 1.5) / 4 * rng.choice([1.0, 3.0, 5.0])
-    plane = _random_plane(head.tissues.shape, head.spacing, 2 * SIZE, 0.5, rng)
+    plane = random_plane(head.tissues.shape, head.spacing, 2 * SIZE, 0.5, rng)
     points = plane.points()
     for step in (plane.rows, plane.columns):  # a slight warp within the slice; the finest hides the label map's grid
         points += (step / np.linalg.norm(step))[:, None, None].astype(np.float32) * _warp(2 * SIZE, rng)
@@ -226,66 +129,21 @@ def _looked_up(tissues: Array, points: Array) -> Array:
     index = np.floor(points).astype(np.int32)
     inside = np.logical_and.reduce([(i >= 0) & (i < n) for i, n in zip(index, tissues.shape, strict=True)])
     flat = (index[0] * tissues.shape[1] + index[1]) * tissues.shape[2] + index[2]
-    return np.where(inside, tissues.ravel().take(flat, mode="clip"), np.uint8(_CODE["air"]))
+    return np.where(inside, tissues.ravel().take(flat, mode="clip"), np.uint8(CODE["air"]))
 
 
 def _warp(side: int, rng: Rng) -> Array:
     """Displacements in voxels: up to some of them over a tenth of the picture, half of one from pixel to pixel."""
-    coarse = ndimage.zoom(_field((20, 20), 1.5, rng), side / 20, order=1) * rng.uniform(0, 2.5)
-    fine = ndimage.zoom(_field((side // 4, side // 4), 1.0, rng), 4, order=1) * rng.uniform(0.2, 0.5)
+    coarse = ndimage.zoom(smooth_noise((20, 20), 1.5, rng), side / 20, order=1) * rng.uniform(0, 2.5)
+    fine = ndimage.zoom(smooth_noise((side // 4, side // 4), 1.0, rng), 4, order=1) * rng.uniform(0.2, 0.5)
     return (coarse + fine).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class _Plane:
-    """A plane through a volume, in voxels: the centre, the step to the next row and column, and 1 mm of the normal."""
-
-    centre: Array
-    rows: Array
-    columns: Array
-    normal: Array
-    side: int
-
-    def points(self) -> Array:
-        """``(3, side, side)`` float32."""
-        along = np.arange(self.side) + 0.5 - self.side / 2
-        down, right = np.outer(self.rows, along), np.outer(self.columns, along)
-        return (self.centre[:, None, None] + down[:, :, None] + right[:, None, :]).astype(np.float32)
-
-
-def _random_plane(shape: Sequence[int], spacing: Sequence[float], side: int, step: float, rng: Rng) -> _Plane:
-    """Most of them axial and nearly straight; pixels of ``step`` times 0.78 to 1.1 mm."""
-    extent = np.array(shape) * np.array(spacing)
-    base = {"axial": np.eye(3), "coronal": np.eye(3)[[0, 2, 1]], "sagittal": np.eye(3)[[1, 2, 0]]}
-    which = str(rng.choice(list(base), p=[0.8, 0.1, 0.1]))
-    columns, rows, normal = base[which]
-    if which != "axial":
-        rows = -rows  # the head is up
-    turn = _rotation(np.deg2rad(rng.normal(0, [8, 8, 6])))
-    columns, rows, normal = turn @ columns, turn @ rows, turn @ normal
-    if rng.random() < 0.5:
-        columns = -columns
-    pixel = step * rng.uniform(0.78, 1.1)  # mm
-    centre = extent / 2 + normal * rng.uniform(-0.32, 0.32) * abs(normal @ extent)
-    centre = centre + columns * rng.uniform(-12, 12) + rows * rng.uniform(-12, 12)
-    to_voxels = 1 / np.array(spacing)
-    return _Plane(centre * to_voxels, rows * pixel * to_voxels, columns * pixel * to_voxels, normal * to_voxels, side)
-
-
-def _rotation(angles: Array) -> Array:
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
-    return np.asarray(
-        np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-        @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-        @ np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    )
 
 
 def _averaged(tissues: Array, table: Array) -> Array:
     """``table`` ``(tissues, C)`` looked up and averaged over each pixel and the thickness: ``(C, SIZE, SIZE)``."""
-    counts = np.zeros((SIZE * SIZE, len(_NAMES)), np.float32)
+    counts = np.zeros((SIZE * SIZE, len(NAMES)), np.float32)
     side = np.arange(2 * SIZE) // 2
-    pixel = (side[:, None] * SIZE + side).ravel() * len(_NAMES)
+    pixel = (side[:, None] * SIZE + side).ravel() * len(NAMES)
     for sheet in tissues:
         counts += np.bincount(pixel + sheet.ravel(), minlength=counts.size).reshape(counts.shape)
     return np.asarray((counts @ table / (4 * len(tissues))).T.reshape(-1, SIZE, SIZE))
@@ -294,21 +152,16 @@ def _averaged(tissues: Array, table: Array) -> Array:
 # --- texture ----------------------------------------------------------------------------------------------------------
 
 
-def _field(shape: tuple[int, ...], sigma: float, rng: Rng) -> Array:
-    """Smooth Gaussian noise of unit variance."""
-    smooth = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode="wrap")
-    return np.asarray(smooth / (smooth.std() + 1e-6))
-
-
 def _wide_field(sigma: float, rng: Rng) -> Array:
-    """The same, ``(SIZE, SIZE)``, for a large sigma: computed on a coarse grid."""
+    """Smooth noise of unit variance, ``(SIZE, SIZE)``, for a large ``sigma`` (pixels): computed on a coarse grid."""
     factor = max(1, 2 ** int(np.log2(max(sigma / 1.5, 1))))
-    return np.asarray(ndimage.zoom(_field((SIZE // factor, SIZE // factor), sigma / factor, rng), factor, order=1))
+    coarse = smooth_noise((SIZE // factor, SIZE // factor), sigma / factor, rng)
+    return np.asarray(ndimage.zoom(coarse, factor, order=1))
 
 
 def _lines(sigma: float, width: float, rng: Rng) -> Array:
     """Thin curved lines, 0 to 1: where smooth noise crosses zero; septa, folds and vessels look like that."""
-    smooth = _field((SIZE, SIZE), sigma, rng)
+    smooth = smooth_noise((SIZE, SIZE), sigma, rng)
     slope = np.hypot(*np.gradient(smooth)) + 0.02
     return np.clip(1 - np.abs(smooth) / (width * slope), 0, 1)
 
@@ -318,12 +171,12 @@ def _textures(rng: Rng) -> Array:
     sparse = _wide_field(10, rng) > rng.uniform(0.3, 1.5)
     return np.stack(
         [
-            _field((SIZE, SIZE), rng.uniform(0.5, 1.1), rng),
-            _field((SIZE, SIZE), rng.uniform(1.5, 3), rng),
+            smooth_noise((SIZE, SIZE), rng.uniform(0.5, 1.1), rng),
+            smooth_noise((SIZE, SIZE), rng.uniform(1.5, 3), rng),
             _wide_field(rng.uniform(5, 14), rng),
             _lines(rng.uniform(2, 6), rng.uniform(0.5, 1.2), rng),
             _lines(rng.uniform(4, 9), rng.uniform(0.6, 1.5), rng) * sparse,
-            np.clip(_field((SIZE, SIZE), rng.uniform(0.8, 1.6), rng) - 2.6, 0, 1),
+            np.clip(smooth_noise((SIZE, SIZE), rng.uniform(0.8, 1.6), rng) - 2.6, 0, 1),
         ]
     )
 
@@ -331,8 +184,8 @@ def _textures(rng: Rng) -> Array:
 def _amplitudes(rng: Rng) -> Array:
     """How much of each texture every tissue has, ``(tissues, 6)``, in shares of the full range."""
     scale = np.array([0.022, 0.022, 0.028, 0.035, 0.12, 0.15], np.float32)
-    rough = np.array([_ROUGH.get(name, 1.0) for name in _NAMES], np.float32)[:, None]
-    drawn = np.abs(rng.standard_normal((len(_NAMES), len(scale)))) * rng.choice([-1, 1], (len(_NAMES), len(scale)))
+    rough = np.array([_ROUGH.get(name, 1.0) for name in NAMES], np.float32)[:, None]
+    drawn = np.abs(rng.standard_normal((len(NAMES), len(scale)))) * rng.choice([-1, 1], (len(NAMES), len(scale)))
     return (scale * rough * drawn * rng.uniform(0.4, 1.6)).astype(np.float32)
 
 
@@ -349,10 +202,10 @@ def _blobs(rng: Rng) -> Array:
 
 
 def _table(values: Mapping[str, float]) -> Array:
-    return np.array([values.get(name, 0.0) for name in _NAMES], np.float32)
+    return np.array([values.get(name, 0.0) for name in NAMES], np.float32)
 
 
-_IN_BRAIN = np.array([name in ("white", "grey", "deep grey", "thalamus", "stem") or "cereb" in name for name in _NAMES])
+_IN_BRAIN = np.array([name in ("white", "grey", "deep grey", "thalamus", "stem") or "cereb" in name for name in NAMES])
 
 
 def _composed(tissues: Array, means: Array, scale: float, lesion: float, rng: Rng) -> Array:
@@ -368,20 +221,20 @@ def _composed(tissues: Array, means: Array, scale: float, lesion: float, rng: Rn
 def _render_mr(tissues: Array, rng: Rng) -> Array:
     weighting = str(rng.choice([*_MR, "random"], p=[0.24, 0.24, 0.16, 0.12, 0.24]))
     if weighting == "random":
-        means = rng.uniform(0, 1, len(_NAMES)).astype(np.float32)
-        means[_CODE["air"]], means[_CODE["bone"]] = 0, rng.choice([0.05, 0.3]) * means[_CODE["bone"]]
+        means = rng.uniform(0, 1, len(NAMES)).astype(np.float32)
+        means[CODE["air"]], means[CODE["bone"]] = 0, rng.choice([0.05, 0.3]) * means[CODE["bone"]]
     else:
-        means = _table(_MR[weighting]) * np.exp(rng.normal(0, 0.12, len(_NAMES))).astype(np.float32)
+        means = _table(_MR[weighting]) * np.exp(rng.normal(0, 0.12, len(NAMES))).astype(np.float32)
         if rng.random() < 0.2:
-            means[_CODE["fat"]] *= 0.25  # fat saturation
+            means[CODE["fat"]] *= 0.25  # fat saturation
         if rng.random() < 0.2:
-            means[_CODE["vessel"]] = 1.1  # inflow, contrast medium
+            means[CODE["vessel"]] = 1.1  # inflow, contrast medium
         if rng.random() < 0.3:  # many scans have little contrast in the brain
             means[_IN_BRAIN] += rng.uniform(0.3, 0.8) * (means[_IN_BRAIN].mean() - means[_IN_BRAIN])
     picture = _composed(tissues, means, 1.0, rng.uniform(-0.4, 0.5), rng)
     picture = np.clip(picture, 0, None) * _bias(rng)
     picture = _resolved(picture, rng.uniform(0.2, 0.75), rng)
-    picture = np.clip(picture / _top(picture, 99.5 if rng.random() < 0.6 else rng.uniform(95, 99.9)), 0, 1.3)
+    picture = np.clip(picture / top_of(picture, 99.5 if rng.random() < 0.6 else rng.uniform(95, 99.9)), 0, 1.3)
     picture = picture ** np.exp(rng.uniform(-0.3, 0.3))
     return _field_of_view(_rician(255 * picture, rng), rng)
 
@@ -400,11 +253,6 @@ def _resolved(picture: Array, sigma: float, rng: Rng) -> Array:
     return np.asarray(picture)
 
 
-def _top(picture: Array, percentile: float) -> float:
-    inside = picture[picture > 0.05 * picture.max()]
-    return float(np.percentile(inside, percentile)) + 1e-6
-
-
 def _rician(picture: Array, rng: Rng) -> Array:
     """Noise of a magnitude picture, mostly of 0 to 5 grey levels; half of the slices have a background of exact 0."""
     sd = min(float(rng.exponential(2.2)), 9.0)
@@ -418,7 +266,7 @@ def _rician(picture: Array, rng: Rng) -> Array:
 
 def _grain(sigma: float, rng: Rng) -> Array:
     if sigma:
-        return _field((SIZE, SIZE), sigma, rng)
+        return smooth_noise((SIZE, SIZE), sigma, rng)
     return np.asarray(rng.standard_normal((SIZE, SIZE), dtype=np.float32))
 
 
@@ -433,8 +281,8 @@ def _field_of_view(picture: Array, rng: Rng) -> Array:
 
 
 def _render_ct(tissues: Array, rng: Rng) -> Array:
-    mean, spread = np.array([_HU[name] for name in _NAMES], np.float32).T
-    means = mean + spread * rng.standard_normal(len(_NAMES)).astype(np.float32)
+    mean, spread = np.array([_HU[name] for name in NAMES], np.float32).T
+    means = mean + spread * rng.standard_normal(len(NAMES)).astype(np.float32)
     picture = _composed(tissues, means, 70.0, rng.choice([-18, 30, 8]), rng)
     picture = picture + rng.uniform(0, 3) * _wide_field(25, rng)  # beam hardening, scatter
     if rng.random() < _HEAD_REST:
@@ -475,14 +323,14 @@ def _render_spect(tissues: Array, rng: Rng) -> Array:
 
 def _emission(tissues: Array, sigma: float, rng: Rng) -> Array:
     """Uptake, blurred by a Gaussian of ``sigma`` pixels, with the grain of few counts that went through the same."""
-    means = _table(_UPTAKE) * np.exp(rng.normal(0, 0.15, len(_NAMES))).astype(np.float32)
+    means = _table(_UPTAKE) * np.exp(rng.normal(0, 0.15, len(NAMES))).astype(np.float32)
     outside = ~_IN_BRAIN
     means[outside] *= rng.uniform(0.2, 1.8)
     picture = _composed(tissues, means, 0.3, rng.choice([-0.6, -0.3, 0.6]), rng)
     picture = np.clip(picture, 0, None) * np.exp(0.15 * _wide_field(22, rng))
     picture = ndimage.gaussian_filter(picture, sigma)
-    picture = picture * (1 + rng.uniform(0, 0.08) * _field((SIZE, SIZE), sigma * rng.uniform(0.4, 0.8), rng))
-    picture = np.clip(picture / _top(picture, rng.uniform(97, 100)), 0, 1) ** np.exp(rng.uniform(-0.3, 0.4))
+    picture = picture * (1 + rng.uniform(0, 0.08) * smooth_noise((SIZE, SIZE), sigma * rng.uniform(0.4, 0.8), rng))
+    picture = np.clip(picture / top_of(picture, rng.uniform(97, 100)), 0, 1) ** np.exp(rng.uniform(-0.3, 0.4))
     side, order = _display_grid(rng)
     picture = ndimage.zoom(picture, side / SIZE, order=1)
     if rng.random() < 0.6:
@@ -529,112 +377,3 @@ _RENDERERS: dict[str, Callable[[Array, Rng], Array]] = {
     "pet": _render_pet,
     "spect": _render_spect,
 }
-
-
-# --- real volumes -----------------------------------------------------------------------------------------------------
-
-
-def reslice(folder: str | Path | None, count: int, seed: int = 3407) -> Slices:
-    """Slices through the real MRI volumes under a folder, each with a contrast of its own.
-
-    Volumes of nearly cubic voxels are cut in random planes; of others the slices are taken as they lie, in another
-    size. The contrast is changed by gamma, or the grey levels are turned over.
-
-    Args:
-        folder: NIfTI volumes; ``None`` is none.
-        count: slices in all, evenly spread over the volumes.
-        seed: slice ``i`` depends on (seed, i).
-
-    Returns:
-        ``{"mr": list of (256, 256) uint8 arrays}``; empty where there is no MRI volume.
-
-    Raises:
-        UsageError, InputError: as ``read_slices``.
-    """
-    if not folder or not count:
-        return {}
-    volumes = []
-    for path in nifti_files(folder, "--dataset_dir"):
-        found = read_lps(path)
-        if found is not None:
-            modality, grey = to_grey_levels(found[0], path)
-            if modality == "mr":
-                values = np.clip(found[0] / np.percentile(found[0][grey > 25], 95), 0, 2).astype(np.float32)
-                cubic = max(found[1]) < 1.5 * min(found[1])
-                volumes.append((ndimage.spline_filter(values, output=np.float32) if cubic else values, found[1]))
-    if not volumes:
-        return {}
-    return {"mr": [_resliced(*volumes[i % len(volumes)], np.random.default_rng((seed, i))) for i in range(count)]}
-
-
-def _resliced(volume: Array, spacing: tuple[float, float, float], rng: Rng) -> Array:
-    cut = _oblique if max(spacing) < 1.5 * min(spacing) else _native
-    while True:
-        picture = np.clip(cut(volume, spacing, rng), 0, 1.5)
-        if (picture > 0.1).mean() > 0.02:
-            return np.asarray(np.rint(255 * np.clip(_other_contrast(picture, rng), 0, 1)).astype(np.uint8))
-
-
-def _oblique(volume: Array, spacing: tuple[float, float, float], rng: Rng) -> Array:
-    """A random plane, one or three millimetres thick, through a volume of spline coefficients."""
-    depths = np.arange(int(rng.choice([1, 1, 3])))
-    plane = _random_plane(volume.shape, spacing, SIZE, 1.0, rng)
-    points = plane.points() - 0.5  # a voxel's centre is a whole number here
-    sheets = [
-        ndimage.map_coordinates(volume, points + (d * plane.normal)[:, None, None], prefilter=False) for d in depths
-    ]
-    return np.asarray(np.mean(sheets, 0))
-
-
-def _native(volume: Array, spacing: tuple[float, float, float], rng: Rng) -> Array:
-    """An axial slice as it was taken, with pixels of 0.75 to 1.1 mm."""
-    sheet = volume[:, :, int(rng.integers(volume.shape[2]))].T
-    step = rng.uniform(0.75, 1.1) / np.array([spacing[1], spacing[0]])
-    offset = np.array(sheet.shape) / 2 - SIZE / 2 * step
-    return np.asarray(ndimage.affine_transform(sheet, step, offset, output_shape=(SIZE, SIZE), mode="constant"))
-
-
-def _other_contrast(picture: Array, rng: Rng) -> Array:
-    """Brighter or darker, or inside the head turned over."""
-    picture = picture / _top(picture, rng.uniform(97, 99.9))
-    if rng.random() < 0.35:
-        head = ndimage.binary_fill_holes(ndimage.gaussian_filter(picture, 1.5) > 0.06)
-        soft = ndimage.gaussian_filter(np.asarray(head, np.float32), 0.7)
-        picture = soft * (1 - rng.uniform(0.6, 1.0) * np.clip(picture, 0, 1)) ** rng.uniform(0.8, 2.5)
-    return np.asarray(picture * rng.uniform(0.8, 1.3)) ** np.exp(rng.uniform(-0.35, 0.35))
-
-
-def training_slices(
-    dataset_dir: str | Path | None,
-    labels_dir: str | Path | None,
-    rendered: Mapping[str, int],
-    resliced: int,
-    seed: int = 3407,
-) -> Slices:
-    """What a training sees: a folder's own slices, other slices through its MRI, and renderings of label maps.
-
-    Args:
-        dataset_dir: NIfTI volumes (:func:`ddfm_monai.training.read_slices`), or None.
-        labels_dir: label maps (:func:`read_label_maps`), or None.
-        rendered: slices to render of each modality (:func:`render_slices`).
-        resliced: slices to take from the MRI volumes of ``dataset_dir`` (:func:`reslice`).
-        seed: of the random choices.
-
-    Raises:
-        UsageError: neither folder is given, or one cannot be used.
-        InputError: a volume in one of them cannot be used.
-    """
-    if not dataset_dir and not labels_dir:
-        raise UsageError(
-            "No data. Pass a folder of NIfTI volumes as --dataset_dir, of label maps as --labels_dir, or both.",
-            "E_NO_DATA",
-        )
-    slices: Slices = {}
-    for part in (
-        read_slices(dataset_dir) if dataset_dir else {},
-        reslice(dataset_dir, resliced, seed),
-        render_slices(read_label_maps(labels_dir, seed), rendered, seed),
-    ):
-        for modality, found in part.items():
-            slices.setdefault(modality, []).extend(found)
-    return slices

@@ -18,12 +18,13 @@ from ddfm_monai.training import (
     reslice,
     training_slices,
 )
-from ddfm_monai.training.rendering import SIZE
+from ddfm_monai.training.drawing import SIZE
+from ddfm_monai.training.label_maps import CODE
 
 COUNTS = {"mr": 3, "ct": 3, "pet": 2, "spect": 2}
 # Hounsfield units of the phantom's tissues (ddfm_monai/phantom.py), and FreeSurfer's and SAMSEG's numbers for them.
 LABELS = {-1000: 0, -90: 507, 6: 24, 20: 511, 29: 2, 38: 3, 55: 508, 620: 516, 1350: 515}
-AIR, GREY, BONE = 0, 2, 18  # codes of tissues
+AIR, GREY, BONE, FAT = (CODE[name] for name in ("air", "grey", "bone", "fat"))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_a_label_map_is_read_in_lps_with_fat_split_off(maps: list[LabelMap], pha
     ras = np.asarray(nib.as_closest_canonical(stored).dataobj)
     assert (np.flip(head.tissues == AIR, (0, 1)) == (ras == 0)).all()
     assert {GREY, BONE} < set(np.unique(head.tissues))
-    assert 21 in head.tissues  # fat, which no label stands for
+    assert FAT in head.tissues  # which no label stands for
 
 
 def test_every_modality_is_rendered_and_no_two_slices_are_alike(maps: list[LabelMap]) -> None:
@@ -93,6 +94,16 @@ def test_bone_is_the_brightest_in_ct_and_cortex_in_pet() -> None:
     assert (pet[:, 118:138, 118:138].mean((1, 2)) > edge + 20).all()
     steepest = np.abs(np.diff(pet, axis=2)).max((1, 2))
     assert np.median(steepest) < np.median(np.abs(np.diff(ct, axis=2)).max((1, 2)))  # blurred to its resolution
+
+
+def test_tissues_differ_between_people_in_ct() -> None:
+    """A plexus is calcified in one and not in the next, so it is much brighter or darker than the cortex around it."""
+    tissues = np.full((96, 96, 96), BONE, np.uint8)
+    tissues[14:82, 14:82, 14:82] = GREY
+    tissues[30:66, 30:66, 30:66] = CODE["plexus"]
+    ct = np.stack(render_slices([LabelMap(tissues, (2.0, 2.0, 2.0))], {"ct": 12})["ct"]).astype(float)
+    difference = ct[:, 108:148, 108:148].mean((1, 2)) - ct[:, 72:84, 108:148].mean((1, 2))
+    assert (abs(difference) > 50).sum() >= 3
 
 
 def test_thick_slices_and_pixels_average_their_tissues() -> None:
