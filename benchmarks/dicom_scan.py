@@ -62,7 +62,7 @@ def make(folder: Path, instances: int, elements: int) -> None:
 
 def scan(folder: Path) -> None:
     """Scan and pair, and print the figures of this process."""
-    from ddfm_monai.batch.pair import find_pairs
+    from ddfm_monai.batch.pairing import find_pairs
     from ddfm_monai.dicom import scan_folder
 
     start = time.perf_counter()

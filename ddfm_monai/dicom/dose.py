@@ -9,7 +9,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from ddfm_monai.dicom.headers import items, lenient, number, text
+from ddfm_monai.dicom.values import items, lenient, number, text
 
 __all__ = ["dose_of"]
 

@@ -6,8 +6,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DSfloat
 
-from ddfm_monai.dicom.headers import frame_group, items, number, texts
+from ddfm_monai.dicom.frames import FRAME_TYPE_MACROS, NM_VECTORS, frame_group
 from ddfm_monai.dicom.subseries import Slice
+from ddfm_monai.dicom.values import items, number, texts
 
 __all__ = ["flat_header", "keep_readable"]
 
@@ -21,7 +22,6 @@ NUMBERS = {
     "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
     "InversionTime": ("MRModifierSequence", "InversionTimes"),
 }
-FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 MULTI_FRAME_ONLY = (
     "NumberOfFrames",
     "SharedFunctionalGroupsSequence",
@@ -31,11 +31,7 @@ MULTI_FRAME_ONLY = (
     "DimensionOrganizationType",
     "FrameIncrementPointer",
     "DetectorInformationSequence",
-    "EnergyWindowVector",
-    "DetectorVector",
-    "PhaseVector",
-    "RRIntervalVector",
-    "TimeSlotVector",
+    *NM_VECTORS,
     "SliceVector",
 )
 
@@ -90,7 +86,7 @@ def _from_groups(flat: Dataset, ds: Dataset, frame: int) -> None:
         value = number(frame_group(ds, frame, macro), attribute)
         if value is not None:
             setattr(flat, keyword, int(value) if keyword == "EchoTrainLength" else _decimal(value))
-    for macro in FRAME_TYPES:
+    for macro in FRAME_TYPE_MACROS.values():
         if frame_type := texts(frame_group(ds, frame, macro), "FrameType"):
             flat.ImageType = list(frame_type)
 

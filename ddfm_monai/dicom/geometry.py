@@ -114,22 +114,9 @@ def fit_grid(
     row, column = _directions(orientation)
     normal = np.cross(row, column)
     points = np.array(known)
-    heights = points @ normal
     rounding = _rounding(points)
-    uneven: tuple[float, ...] = ()
-    problem = _uneven_gaps(heights, rounding)
-    if problem is not None:
-        if problem.code == "E_DUPLICATE_POSITION" or not _touch(heights, thicknesses):
-            raise problem.error()
-        if _lie_in_each_other(heights, thicknesses):
-            found = f"{problem.found}; slices overlap in a part of the stack, as if two stacks lay in each other"
-            raise replace(problem, found=found).error()
-        index = (heights - heights[0]) / np.diff(heights).min()
-        count = int(np.ceil(index[-1] - 0.05)) + 1  # the last decimals of positions make no plane more
-        index *= (count - 1) / index[-1]
-        uneven = tuple(float(value) for value in index)
-    else:
-        count, index = len(points), np.arange(len(points), dtype=np.float64)
+    index, uneven = _planes(points @ normal, rounding, thicknesses)
+    count = round(index[-1]) + 1
     if rows * columns * count > MAXIMUM_VOXELS:
         raise Problem("E_TOO_LARGE", f"{columns} x {rows} x {count} voxels").error()
     step, origin = np.polynomial.polynomial.polyfit(index, points, 1)[::-1]
@@ -141,7 +128,29 @@ def fit_grid(
     tilt = float(np.degrees(np.arctan2(sideways, spacing[2])))
     # Below a tenth of a pixel over the whole stack the shear is rounding of the header's decimals.
     tilted = sideways * (count - 1) > max(0.1 * min(pixel_spacing), rounding) and tilt > SMALLEST_TILT
-    return Grid((columns, rows, count), matrix4(lps), spacing, tilt if tilted else 0.0, uneven)
+    places = tuple(index.tolist()) if uneven else ()
+    return Grid((columns, rows, count), matrix4(lps), spacing, tilt if tilted else 0.0, places)
+
+
+def _planes(
+    heights: NDArray[np.float64], rounding: float, thicknesses: Sequence[float | None]
+) -> tuple[NDArray[np.float64], bool]:
+    """The place of each slice on the z axis, in voxels from 0 to a whole number, and whether they are unevenly spaced.
+
+    Raises:
+        DicomError: the slices are not equally spaced, and do not all touch their neighbours either.
+    """
+    problem = _uneven_gaps(heights, rounding)
+    if problem is None:
+        return np.arange(len(heights), dtype=np.float64), False
+    if problem.code == "E_DUPLICATE_POSITION" or not _touch(heights, thicknesses):
+        raise problem.error()
+    if _lie_in_each_other(heights, thicknesses):
+        found = f"{problem.found}; slices overlap in a part of the stack, as if two stacks lay in each other"
+        raise replace(problem, found=found).error()
+    index = (heights - heights[0]) / np.diff(heights).min()
+    last = int(np.ceil(index[-1] - 0.05))  # the last decimals of positions make no plane more
+    return index * (last / index[-1]), True
 
 
 def is_even(positions: Sequence[Vector3], orientation: tuple[float, ...]) -> bool:

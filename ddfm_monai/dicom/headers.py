@@ -1,24 +1,21 @@
 """One file's header to the few values that sorting, pairing and geometry need.
 
-A file is described as a list of frames, whether it is a single slice, an enhanced multi-frame object (functional
-groups, PS3.3 C.7.6.16) or a nuclear medicine object (vectors, PS3.3 C.8.4.8), so that everything after this module
-treats them alike.
+A file is described as a list of frames (:mod:`ddfm_monai.dicom.frames`), whether it is a single slice or a multi-frame
+object, so that everything after this module treats them alike.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO
 
-import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import get_decoder
@@ -27,56 +24,24 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from ddfm_monai.dicom.attributes import plain_date
 from ddfm_monai.dicom.codes import FUSION, OWN_MODEL_NAME, OWN_SCHEME
 from ddfm_monai.dicom.errors import DicomError, Problem
-from ddfm_monai.dicom.geometry import Vector3
+from ddfm_monai.dicom.frames import FrameHeader, frames_of
+from ddfm_monai.dicom.sop_classes import MODALITY_OF_CLASS, MR, NUCLEAR
 from ddfm_monai.dicom.subseries import Patient, SeriesHeader
+from ddfm_monai.dicom.values import HeaderError, items, lenient, number, required, text, texts, whole
 
-__all__ = ["FrameHeader", "ImageHeader", "frame_group", "image_header", "open_dataset", "quiet_pydicom", "sniff"]
+__all__ = [
+    "JPEG_EXTENDED",
+    "ImageHeader",
+    "image_header",
+    "known_syntax",
+    "open_dataset",
+    "patient_key",
+    "quiet_pydicom",
+    "samples_per_pixel",
+    "sniff",
+]
 
-MODALITY_OF_CLASS = {
-    "1.2.840.10008.5.1.4.1.1.2": "CT",
-    "1.2.840.10008.5.1.4.1.1.2.1": "CT",  # Enhanced
-    "1.2.840.10008.5.1.4.1.1.2.2": "CT",  # Legacy Converted Enhanced
-    "1.2.840.10008.5.1.4.1.1.4": "MR",
-    "1.2.840.10008.5.1.4.1.1.4.1": "MR",
-    "1.2.840.10008.5.1.4.1.1.4.4": "MR",
-    "1.2.840.10008.5.1.4.1.1.128": "PT",
-    "1.2.840.10008.5.1.4.1.1.128.1": "PT",
-    "1.2.840.10008.5.1.4.1.1.130": "PT",
-    "1.2.840.10008.5.1.4.1.1.20": "NM",
-}
-"""The SOP classes that are read. The class decides, not the attribute Modality, which is free to be wrong."""
-
-MR = "1.2.840.10008.5.1.4.1.1.4"
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
-NUCLEAR = ("1.2.840.10008.5.1.4.1.1.20",)
-SPATIAL_REGISTRATION = "1.2.840.10008.5.1.4.1.1.66.1"
-MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
-
-# These make a different image of the same place.
-CONTRAST = ("EchoTime", "DiffusionBValue", "InversionTime", "KVP", "ConvolutionKernel")
-
-# These may differ within one volume (some scanners number every slice), so they only count where positions repeat.
-# The order is the order of trust.
-REPEAT = (
-    "TemporalPositionIdentifier",
-    "FrameReferenceTime",
-    "TriggerTime",
-    "EchoNumbers",
-    "DiffusionGradientOrientation",
-    "RepetitionTime",
-    "FlipAngle",
-    "AcquisitionNumber",
-    "AcquisitionDateTime",
-    "AcquisitionTime",
-)
-
-NM_VECTORS = (
-    "EnergyWindowVector",
-    "DetectorVector",
-    "PhaseVector",
-    "RRIntervalVector",
-    "TimeSlotVector",
-)
 
 ARCHIVE_MAGIC = (
     b"PK\x03\x04",
@@ -89,33 +54,6 @@ ARCHIVE_MAGIC = (
 )
 
 T1_TEXT = re.compile(r"(?<![a-z0-9])t1|mp-?rage|bravo|spgr|fspgr|mp2rage|thrive|vibe", re.I)
-
-
-@dataclass(frozen=True, slots=True)
-class FrameHeader:
-    """One slice, as its header describes it.
-
-    Args:
-        frame: number within the file from 0, None for a single-frame object.
-        position: Image Position (Patient), LPS mm, or None.
-        orientation: Image Orientation (Patient): row direction, column direction; or None.
-        pixel_spacing: distance between rows (y), between columns (x), mm; or None.
-        spacing_between: Spacing Between Slices, mm, or None.
-        thickness: Slice Thickness, mm, or None.
-        image_type: Image Type, or the frame's Frame Type.
-        contrast: name and value of what makes this another image of the same place.
-        repeat: name and value of what may tell apart slices at the same position.
-    """
-
-    frame: int | None
-    position: Vector3 | None
-    orientation: tuple[float, ...] | None
-    pixel_spacing: tuple[float, float] | None
-    spacing_between: float | None
-    thickness: float | None
-    image_type: tuple[str, ...]
-    contrast: tuple[tuple[str, str], ...]
-    repeat: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +74,6 @@ class ImageHeader(SeriesHeader):
     frames: tuple[FrameHeader, ...]
     problem: Problem | None
     warnings: tuple[Problem, ...]
-
-
-T = TypeVar("T")
-
-
-class HeaderError(ValueError):
-    """An attribute has a value that cannot be used; the text names the attribute and never its value."""
 
 
 @contextmanager
@@ -196,6 +127,11 @@ def open_dataset(source: Path | BinaryIO, path: Path, stop_before_pixels: bool) 
 
     The transfer syntax is filled in from the encoding where the file does not say it.
 
+    Args:
+        source: the file, or a file object that is read from where it stands.
+        path: of the file, for messages.
+        stop_before_pixels: leave Pixel Data unread.
+
     Raises:
         DicomError: ``S_NOT_DICOM`` or ``E_HEADER``.
         OSError: the file cannot be read.
@@ -248,7 +184,7 @@ def image_header(ds: FileDataset, path: Path, after_header: bytes | None, remain
     remarks = []
     if ds.preamble is None:
         remarks.append(Problem("W_NO_PREAMBLE", "the file has no preamble", path))
-    if frames and sop_class_uid in NUCLEAR and "SliceVector" not in ds:
+    if frames and sop_class_uid == NUCLEAR and "SliceVector" not in ds:
         remarks.append(Problem("W_NO_SLICE_VECTOR", "Slice Vector is missing", path))
     return ImageHeader(
         path=path,
@@ -282,86 +218,6 @@ def patient_key(patient: Patient, study_uid: str) -> str:
     return "P" + hashlib.sha256(repr(who).encode()).hexdigest()[:12]
 
 
-# ------------------------------------------------------------------------------------------------ values
-
-
-def text(ds: Dataset, keyword: str) -> str:
-    """An attribute as text, ``""`` if absent or empty."""
-    value = _value(ds, keyword)
-    if value is None:
-        return ""
-    parts = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
-    return "\\".join(str(part).strip() for part in parts)
-
-
-def texts(ds: Dataset, keyword: str) -> tuple[str, ...]:
-    """A multi-valued text attribute, upper case."""
-    joined = text(ds, keyword)
-    return tuple(joined.upper().split("\\")) if joined else ()
-
-
-def required(ds: Dataset, keyword: str) -> str:
-    """An attribute that must have a value."""
-    value = text(ds, keyword)
-    if not value:
-        raise HeaderError(f"{keyword} is missing")
-    return value
-
-
-def number(ds: Dataset, keyword: str) -> float | None:
-    """A finite number, None if absent or empty."""
-    values = numbers(ds, keyword)
-    return values[0] if values else None
-
-
-def numbers(ds: Dataset, keyword: str) -> tuple[float, ...]:
-    """A multi-valued attribute as finite numbers, empty if absent."""
-    value = _value(ds, keyword)
-    if value is None or value == "":
-        return ()
-    parts = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
-    try:
-        result = tuple(float(part) for part in parts)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise HeaderError(f"{keyword} is not a number") from error
-    if not all(math.isfinite(item) for item in result):
-        raise HeaderError(f"{keyword} is not finite")
-    return result
-
-
-def whole(ds: Dataset, keyword: str) -> int | None:
-    """A whole number, None if absent or empty."""
-    value = number(ds, keyword)
-    if value is not None and value != int(value):
-        raise HeaderError(f"{keyword} is not a whole number")
-    return None if value is None else int(value)
-
-
-def lenient(read: Callable[[], T], default: T) -> T:
-    """A value that no geometry or grey value depends on: the default if it is malformed."""
-    try:
-        return read()
-    except HeaderError:
-        return default
-
-
-def _value(ds: Dataset, keyword: str) -> Any:
-    try:
-        return ds.get(keyword)
-    except Exception as error:  # the conversion of a raw value happens here and may raise anything
-        raise HeaderError(f"{keyword} cannot be read ({type(error).__name__})") from error
-
-
-def items(ds: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence, empty if absent."""
-    value = _value(ds, keyword)
-    if value is None:
-        return []
-    if not isinstance(value, pydicom.sequence.Sequence):
-        raise HeaderError(f"{keyword} is not a sequence")
-    return list(value)
-
-
 # ------------------------------------------------------------------------------------------------ frames
 
 
@@ -377,183 +233,13 @@ def _content(
             raise HeaderError("Rows or Columns is missing")
         if text(ds, "SOPClassUID") not in MODALITY_OF_CLASS:
             raise HeaderError("SOPClassUID contradicts MediaStorageSOPClassUID")
-        frames = _frames(ds, path)
+        frames = frames_of(ds, path)
         problem = _unusable(ds, path, frames) or _short_pixels(ds, path, rows, columns, frames, after_header, remaining)
     except DicomError as error:
         problem = error.problem
     except HeaderError as error:
         problem = Problem("E_HEADER", str(error), path)
     return rows, columns, frames, problem
-
-
-def _frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
-    if items(ds, "PerFrameFunctionalGroupsSequence"):
-        return _enhanced_frames(ds)
-    if text(ds, "SOPClassUID") in NUCLEAR:
-        return _nuclear_frames(ds, path)
-    if (whole(ds, "NumberOfFrames") or 1) != 1:
-        raise HeaderError("NumberOfFrames is greater than 1, but there are no functional groups")
-    return (_single_frame(ds),)
-
-
-def _single_frame(ds: Dataset) -> FrameHeader:
-    return FrameHeader(
-        frame=None,
-        position=_position(ds),
-        orientation=_orientation(ds),
-        pixel_spacing=_pixel_spacing(ds),
-        spacing_between=number(ds, "SpacingBetweenSlices"),
-        thickness=_thickness(ds),
-        image_type=texts(ds, "ImageType"),
-        contrast=_named(ds, CONTRAST),
-        repeat=_named(ds, REPEAT),
-    )
-
-
-def frame_group(ds: Dataset, frame: int, macro: str) -> Dataset:
-    """A functional group of one frame: the frame's own, else the shared one, else an empty one (PS3.3 C.7.6.16.1)."""
-    for holder in (items(ds, "PerFrameFunctionalGroupsSequence")[frame], *items(ds, "SharedFunctionalGroupsSequence")):
-        found = items(holder, macro)
-        if found:
-            return found[0]
-    return Dataset()
-
-
-FRAME_TYPE_MACROS = {"MR": "MRImageFrameTypeSequence", "CT": "CTImageFrameTypeSequence", "PT": "PETFrameTypeSequence"}
-
-
-def _enhanced_frames(ds: Dataset) -> tuple[FrameHeader, ...]:
-    count = whole(ds, "NumberOfFrames")
-    if count != len(items(ds, "PerFrameFunctionalGroupsSequence")):
-        raise HeaderError("NumberOfFrames is not the number of items of PerFrameFunctionalGroupsSequence")
-    pointers = [int(item.get("DimensionIndexPointer", 0) or 0) for item in items(ds, "DimensionIndexSequence")]
-    return tuple(_enhanced_frame(ds, frame, pointers) for frame in range(count))
-
-
-def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader:
-    def group(macro: str) -> Dataset:
-        return frame_group(ds, frame, macro)
-
-    modality = MODALITY_OF_CLASS[text(ds, "SOPClassUID")]
-    content, measures = group("FrameContentSequence"), group("PixelMeasuresSequence")
-    contrast = [
-        *_named(content, ("StackID",)),
-        *((("EchoTime", value),) if (value := _joined(group("MREchoSequence"), "EffectiveEchoTime")) else ()),
-        *_named(group("MRDiffusionSequence"), ("DiffusionBValue",)),
-        *_named(group("MRModifierSequence"), ("InversionTimes",)),
-        *_named(group("CTReconstructionSequence"), ("ConvolutionKernel",)),
-    ]
-    repeat = [
-        *_named(content, ("TemporalPositionIndex",)),
-        *_named(group("CardiacSynchronizationSequence"), ("NominalCardiacTriggerDelayTime",)),
-        *_dimensions(content, pointers),
-        *_named(content, ("FrameAcquisitionNumber", "FrameReferenceDateTime", "FrameAcquisitionDateTime")),
-    ]
-    return FrameHeader(
-        frame=frame,
-        position=_position(group("PlanePositionSequence")),
-        orientation=_orientation(group("PlaneOrientationSequence")),
-        pixel_spacing=_pixel_spacing(measures),
-        spacing_between=number(measures, "SpacingBetweenSlices"),
-        thickness=_thickness(measures),
-        image_type=texts(group(FRAME_TYPE_MACROS.get(modality, "")), "FrameType") or texts(ds, "ImageType"),
-        contrast=tuple(contrast),
-        repeat=tuple(repeat),
-    )
-
-
-# Where in the stack a frame lies is no selector: StackID, InStackPositionNumber, ImagePositionPatient.
-POSITION_POINTERS = (0x00209056, 0x00209057, 0x00200032)
-
-
-def _dimensions(content: Dataset, pointers: list[int]) -> list[tuple[str, str]]:
-    values = numbers(content, "DimensionIndexValues")
-    if len(values) != len(pointers):
-        return []
-    return [
-        (pydicom.datadict.keyword_for_tag(pointer) or f"{pointer:08X}", str(int(value)))
-        for pointer, value in zip(pointers, values, strict=True)
-        if pointer not in POSITION_POINTERS
-    ]
-
-
-def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
-    """Slice k of a reconstruction lies k times Spacing Between Slices along the normal from the detector's position.
-
-    A negative spacing stacks against the normal.
-    """
-    image_type = texts(ds, "ImageType")
-    if not {"RECON TOMO", "RECON GATED TOMO"} & set(image_type):
-        found = "\\".join(image_type) or "nothing"
-        raise Problem("E_NOT_TOMOGRAPHIC", f"Image Type is {found}", path).error()
-    count = whole(ds, "NumberOfFrames") or 0
-    detectors = items(ds, "DetectorInformationSequence")
-    slices = _slice_vector(ds, count)
-    position = _position(detectors[0]) if detectors else None
-    orientation = _orientation(detectors[0]) if detectors else None
-    step = number(ds, "SpacingBetweenSlices") or number(ds, "SliceThickness")
-    vectors = [(name, values) for name in NM_VECTORS if len(values := numbers(ds, name)) == count]
-    frames = []
-    for frame in range(count):
-        placed = None
-        if position is not None and orientation is not None and step:
-            normal = np.cross(orientation[:3], orientation[3:])
-            x, y, z = (float(v) for v in np.array(position) + (slices[frame] - 1) * step * normal)
-            placed = (x, y, z)
-        frames.append(
-            FrameHeader(
-                frame=frame,
-                position=placed,
-                orientation=orientation,
-                pixel_spacing=_pixel_spacing(ds),
-                spacing_between=None,
-                thickness=_thickness(ds),
-                image_type=image_type,
-                contrast=tuple((name, str(int(values[frame]))) for name, values in vectors),
-                repeat=(),
-            )
-        )
-    return tuple(frames)
-
-
-def _slice_vector(ds: Dataset, count: int) -> tuple[float, ...]:
-    """Which slice each frame is, from 1. Without Slice Vector, frames that are as many as the slices are in order."""
-    slices = numbers(ds, "SliceVector")
-    if not slices and count > 1 and whole(ds, "NumberOfSlices") == count:
-        return tuple(range(1, count + 1))
-    if count < 1 or len(slices) != count:
-        raise HeaderError("SliceVector does not have one value for each of NumberOfFrames")
-    return slices
-
-
-def _named(ds: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    pairs = ((keyword, _joined(ds, keyword)) for keyword in keywords if keyword in ds)
-    return tuple((keyword, value) for keyword, value in pairs if value)
-
-
-def _joined(ds: Dataset, keyword: str) -> str:
-    """A selector's value as text."""
-    return text(ds, keyword).replace("\\", "/")
-
-
-def _position(ds: Dataset) -> Vector3 | None:
-    values = numbers(ds, "ImagePositionPatient")
-    return (values[0], values[1], values[2]) if len(values) == 3 else None
-
-
-def _orientation(ds: Dataset) -> tuple[float, ...] | None:
-    values = numbers(ds, "ImageOrientationPatient")
-    return values if len(values) == 6 else None
-
-
-def _thickness(ds: Dataset) -> float | None:
-    value = lenient(lambda: number(ds, "SliceThickness"), None)
-    return value if value and value > 0 else None
-
-
-def _pixel_spacing(ds: Dataset) -> tuple[float, float] | None:
-    values = numbers(ds, "PixelSpacing")
-    return (values[0], values[1]) if len(values) == 2 and min(values) > 0 else None
 
 
 # ------------------------------------------------------------------------------------------------ what spoils a file
@@ -565,15 +251,11 @@ def known_syntax(ds: FileDataset) -> bool:
     return not syntax.is_private and syntax.is_transfer_syntax
 
 
-def missing_decoder(ds: FileDataset, path: Path, find: Callable[[UID], Any] = get_decoder) -> Problem | None:
-    """The problem of a compression for which no decoder is installed; None if there is one.
-
-    Args:
-        find: gives the decoder of a Transfer Syntax UID.
-    """
+def _missing_decoder(ds: FileDataset, path: Path) -> Problem | None:
+    """The problem of a compression for which no decoder is installed; None if there is one."""
     syntax = ds.file_meta.TransferSyntaxUID
     try:
-        decoder = find(syntax)
+        decoder = get_decoder(syntax)
         available = decoder.is_available
         # Of the free decoders none that pydicom knows reads 12 bits of this syntax.
         if syntax == JPEG_EXTENDED and (whole(ds, "BitsStored") or 0) > 8:
@@ -610,7 +292,7 @@ def _unusable(ds: FileDataset, path: Path, frames: tuple[FrameHeader, ...]) -> P
         )
     if whole(ds, "PixelRepresentation") not in (0, 1):
         return Problem("E_HEADER", "Pixel Representation is missing", path)
-    return missing_decoder(ds, path) if ds.file_meta.TransferSyntaxUID.is_encapsulated else None
+    return _missing_decoder(ds, path) if ds.file_meta.TransferSyntaxUID.is_encapsulated else None
 
 
 def _mosaic(ds: Dataset, frames: tuple[FrameHeader, ...]) -> str:

@@ -21,7 +21,21 @@ from numpy.typing import NDArray
 
 from ddfm_monai.dicom.geometry import ABSOLUTE_TOLERANCE, OVERLAP, Vector3, along_normal, is_even
 
-__all__ = ["Placed", "assemble", "fills_gaps", "heights_of", "interleave", "is_stack", "places_of", "share_places"]
+__all__ = [
+    "FEWEST_SLICES",
+    "Placed",
+    "assemble",
+    "fills_gaps",
+    "heights_of",
+    "interleave",
+    "is_stack",
+    "places_of",
+    "share_places",
+]
+
+
+FEWEST_SLICES = 4
+"""Fewer are no automatic candidate, and no acquisition or contrast of their own."""
 
 
 class Placed(Protocol):
@@ -107,7 +121,8 @@ def _torn(one: Sequence[Placed], other: Sequence[Placed]) -> bool:
     if interleave(one, other):
         return fills_gaps(one, other) is not False
     # One above the other on one grid: a few slices with another value are no volume of their own.
-    return 2 * min(len(one), len(other)) < max(len(one), len(other)) and is_stack([*one, *other])
+    fewer, more = sorted((len(one), len(other)))
+    return (fewer < FEWEST_SLICES or 2 * fewer < more) and is_stack([*one, *other])
 
 
 def _put_together(parts: Sequence[Sequence[Placed]]) -> list[list[int]] | None:

@@ -16,30 +16,26 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import get_decoder, iter_pixels
+from pydicom.pixels import iter_pixels
 
 from ddfm_monai.dicom.dose import dose_of
 from ddfm_monai.dicom.errors import DicomError, Problem
 from ddfm_monai.dicom.flatten import flat_header, keep_readable
+from ddfm_monai.dicom.frames import frame_group
 from ddfm_monai.dicom.geometry import Grid
 from ddfm_monai.dicom.headers import (
     JPEG_EXTENDED,
-    HeaderError,
     ImageHeader,
-    frame_group,
     image_header,
-    items,
-    missing_decoder,
-    number,
     open_dataset,
     quiet_pydicom,
     samples_per_pixel,
-    text,
-    whole,
 )
+from ddfm_monai.dicom.image_type import is_projection
+from ddfm_monai.dicom.pieces import FEWEST_SLICES
 from ddfm_monai.dicom.scan import ScanResult, scan_file, scan_folder
-from ddfm_monai.dicom.split import FEWEST_SLICES, is_projection
 from ddfm_monai.dicom.subseries import Slice, SubSeries
+from ddfm_monai.dicom.values import HeaderError, items, number, text, whole
 from ddfm_monai.errors import UsageError
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.volume import make_volume
@@ -206,7 +202,6 @@ def _check_unchanged(image: ImageHeader, slices: Sequence[Slice], subseries: Sub
 
 def _stored(ds: FileDataset, image: ImageHeader, frames: list[int]) -> list[NDArray]:
     """Stored values of the wanted frames, each ``(rows, columns)``."""
-    _check_decoder(ds, image.path)
     _check_complete(ds, image)
     syntax = ds.file_meta.TransferSyntaxUID
     ds.SamplesPerPixel = samples_per_pixel(ds)
@@ -225,12 +220,6 @@ def _stored_bits(array: NDArray, ds: Dataset) -> NDArray:
     """The lowest Bits Stored bits of each value, with their sign; those above may hold anything (PS3.5 8.1.1)."""
     unused = 8 * array.dtype.itemsize - (whole(ds, "BitsStored") or 0)
     return (array << unused) >> unused if unused > 0 else array
-
-
-def _check_decoder(ds: FileDataset, path: Path) -> None:
-    problem = missing_decoder(ds, path, get_decoder)
-    if problem is not None:
-        raise problem.error()
 
 
 def _check_complete(ds: FileDataset, image: ImageHeader) -> None:

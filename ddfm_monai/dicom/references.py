@@ -132,7 +132,13 @@ def reference_series(ds: Dataset, images: SourceImages) -> None:
 def contributing_equipment(
     base: Dataset, second: Dataset | None, provenance: Mapping[str, Any], created: datetime
 ) -> list[Dataset]:
-    """Items of Contributing Equipment Sequence (PS3.3 C.12.1.1.5): the scanners that are known and this software."""
+    """Items of Contributing Equipment Sequence (PS3.3 C.12.1.1.5): the scanners that are known and this software.
+
+    Args:
+        base, second: a header of either source; None where the second is no DICOM series.
+        provenance: of `FusionResult`: software, prior and sampling go into the item of this software.
+        created: when.
+    """
     scanners = [_acquisition(base, "Base image")]
     if second is not None:
         scanners.append(_acquisition(second, "Second image"))

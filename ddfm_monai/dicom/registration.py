@@ -11,8 +11,9 @@ from pydicom.dataset import Dataset, FileDataset
 
 from ddfm_monai.dicom.errors import Problem
 from ddfm_monai.dicom.geometry import Matrix4, matrix4
-from ddfm_monai.dicom.headers import HeaderError, items, numbers, patient_key, required, text
+from ddfm_monai.dicom.headers import patient_key
 from ddfm_monai.dicom.subseries import Patient, SubSeries
+from ddfm_monai.dicom.values import HeaderError, items, numbers, required, text
 from ddfm_monai.rules import Identity
 
 __all__ = ["RegistrationObject", "registration_object", "second_to_base"]

@@ -66,7 +66,7 @@ def write_registration(derivation: Derivation, path: Path) -> str:
     ds.Manufacturer, ds.ManufacturerModelName, ds.SoftwareVersions = "ddfm-monai", OWN_MODEL_NAME, __version__
     ds.DeviceSerialNumber = derivation.provenance["prior"]["sha256"]
     ds.ContentLabel = "DDFM_RIGID"
-    ds.ContentDescription = "Mattes mutual information, second onto base"
+    ds.ContentDescription = "Normalised mutual information, second onto base"
     ds.ContentCreatorName = ""
     ds.RegistrationSequence = [
         _registration_item(derivation.base, np.eye(4)),

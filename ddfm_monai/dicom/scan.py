@@ -12,22 +12,13 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import UID
 
 from ddfm_monai.dicom.errors import DicomError, Problem
-from ddfm_monai.dicom.headers import (
-    MEDIA_STORAGE_DIRECTORY,
-    MODALITY_OF_CLASS,
-    SPATIAL_REGISTRATION,
-    HeaderError,
-    ImageHeader,
-    image_header,
-    known_syntax,
-    open_dataset,
-    quiet_pydicom,
-    sniff,
-    text,
-)
+from ddfm_monai.dicom.headers import ImageHeader, image_header, known_syntax, open_dataset, quiet_pydicom, sniff
+from ddfm_monai.dicom.pieces import FEWEST_SLICES
 from ddfm_monai.dicom.registration import RegistrationObject, registration_object
-from ddfm_monai.dicom.split import FEWEST_SLICES, split_series
+from ddfm_monai.dicom.sop_classes import MEDIA_STORAGE_DIRECTORY, MODALITY_OF_CLASS, SPATIAL_REGISTRATION
+from ddfm_monai.dicom.split import split_series
 from ddfm_monai.dicom.subseries import SubSeries
+from ddfm_monai.dicom.values import HeaderError, text
 from ddfm_monai.errors import UsageError
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 

@@ -23,32 +23,19 @@ import numpy as np
 
 from ddfm_monai.dicom import pieces
 from ddfm_monai.dicom.errors import DicomError, Problem
+from ddfm_monai.dicom.frames import FrameHeader
 from ddfm_monai.dicom.geometry import Grid, Vector3, along_normal, fit_grid
-from ddfm_monai.dicom.headers import MODALITY_OF_CLASS, FrameHeader, ImageHeader
+from ddfm_monai.dicom.headers import ImageHeader
+from ddfm_monai.dicom.image_type import exclusion_by_type, kind_of_image
+from ddfm_monai.dicom.pieces import FEWEST_SLICES
+from ddfm_monai.dicom.sop_classes import MODALITY_OF_CLASS
 from ddfm_monai.dicom.subseries import SeriesKey, Slice, SubSeries
 
-__all__ = ["FEWEST_SLICES", "is_projection", "split_series"]
+__all__ = ["split_series"]
 
-# Words of Image Type that mark an image computed from others (PS3.3 C.7.6.1.1.2, C.8.3.1.1.1, C.8.16.1.4, vendors'
-# habits). A projection shows what lies elsewhere; the words of the second set mark none if the image says ORIGINAL.
-PROJECTION_WORDS = {
-    "PROJECTION", "MIP", "RGBMIP", "MINIP", "MNIP", "MAXIP", "MAX_IP", "MIN_IP", "MAXIMUM", "MINIMUM", "VRT",
-    "VOLUME_RENDER", "SURFACE_RENDER",
-}  # fmt: skip
-RESLICED_OR_FLAVOUR_WORDS = {"MPR", "PERFUSION"}
-MAP_WORDS = {
-    "ADC", "EADC", "FA", "TRACE", "TRACEW", "CBF", "CBV", "MTT", "TTP", "TMAX", "RCBF", "RCBV", "RELCBF", "RELCBV",
-    "MAP", "SUB", "SUBTRACT", "SUBTRACTION", "PHASE",
-}  # fmt: skip
-DIXON = {"IN_PHASE", "OUT_PHASE", "OPP_PHASE", "IP", "OP", "WATER", "FAT", "W", "F"}
-
-CONTRAST_THAT_TELLS = ("StackID", "EchoTime", "DiffusionBValue", "InversionTime", "InversionTimes")
 SAYS_PHASE = ("TemporalPositionIdentifier", "TemporalPositionIndex")
 SAYS_ACQUISITION = ("AcquisitionNumber", "FrameAcquisitionNumber", "EchoNumbers")
 CONTRAST_WITHIN_A_VOLUME = ("KVP", "ConvolutionKernel")
-
-FEWEST_SLICES = 4
-"""Fewer are no automatic candidate, and no acquisition of its own."""
 
 ORIENTATION_TOLERANCE = 1e-4
 SPACING_TOLERANCE = 1e-4
@@ -212,7 +199,7 @@ def _by_kind(entries: list[_Entry]) -> list[_Group]:
         alike[
             ("Rows", str(image.rows)),
             ("Columns", str(image.columns)),
-            ("Kind", _kind_of_image(entry.frame.image_type)),
+            ("Kind", kind_of_image(entry.frame.image_type)),
             ("SOPClassUID", image.sop_class_uid),
             ("PhotometricInterpretation", image.photometric),
         ].append(entry)
@@ -231,20 +218,6 @@ def _by_kind(entries: list[_Entry]) -> list[_Group]:
     for number, group in enumerate(groups):
         group.kind = number
     return groups
-
-
-def _kind_of_image(image_type: tuple[str, ...]) -> str:
-    """What of Image Type says that an image is another one, not another slice."""
-    telling = _words(image_type) & (PROJECTION_WORDS | RESLICED_OR_FLAVOUR_WORDS | MAP_WORDS | DIXON)
-    component = image_type[2:3] if image_type[2:3] in (("P",), ("R",), ("I",)) else ()
-    localizer = ("LOCALIZER",) if any("LOCALIZER" in value for value in image_type) else ()
-    return "/".join((*sorted(telling), *component, *localizer))
-
-
-def _words(image_type: tuple[str, ...]) -> set[str]:
-    return {
-        word for value in image_type for word in (value, *([] if value in DIXON else value.replace("_", " ").split()))
-    }
 
 
 def _join(groups: list[_Group], labels: dict[str, str], entry: _Entry) -> None:
@@ -610,7 +583,7 @@ def _excluded(found: list[SubSeries], orientations: list[str], kinds: list[int])
     for item, orientation, kind in zip(found, orientations, kinds, strict=True):
         acquired = kind == main and item.problem is None and len(item.slices) >= FEWEST_SLICES
         alone = by_orientation[orientation] <= total / 2
-        exclusion = item.exclusion or _exclusion_by_type(item)
+        exclusion = item.exclusion or exclusion_by_type(item.image_type, item.modality)
         if exclusion is None and alone and not majority:
             exclusion = Problem("S_SEVERAL_ORIENTATIONS", f"the series has {len(by_orientation)} orientations")
         if exclusion is None and ((alone and majority) or (_places(item) < largest / 2 and not acquired)):
@@ -641,22 +614,3 @@ def _fewer_slices(found: list[SubSeries], kinds: list[int]) -> list[SubSeries]:
 def _places(item: SubSeries) -> int:
     """How many places its slices take: many volumes in one sub-series that cannot be split are as tall as one."""
     return len({entry.position for entry in item.slices})
-
-
-def is_projection(image_type: tuple[str, ...]) -> bool:
-    """Whether an image says that it is a projection (MIP and the like), which shows what does not lie in its slices."""
-    return bool(_words(image_type) & PROJECTION_WORDS)
-
-
-def _exclusion_by_type(item: SubSeries) -> Problem | None:
-    words = _words(item.image_type)
-    found = "Image Type is " + "\\".join(item.image_type)
-    if any("LOCALIZER" in value for value in item.image_type):
-        return Problem("S_LOCALIZER", found)
-    if words & (PROJECTION_WORDS | MAP_WORDS):
-        return Problem("S_DERIVED", found)
-    if words & RESLICED_OR_FLAVOUR_WORDS and item.image_type[0] != "ORIGINAL":
-        return Problem("S_DERIVED", found)
-    if item.modality == "MR" and item.image_type[2:3] in (("P",), ("R",), ("I",)):  # phase, real, imaginary
-        return Problem("S_DERIVED", found)
-    return None

@@ -176,11 +176,6 @@ class SubSeries(SeriesHeader):
         )
 
     @property
-    def readable(self) -> bool:
-        """Whether its headers describe a volume. Pixels are only looked at when it is read."""
-        return self.problem is None
-
-    @property
     def not_as_base(self) -> Problem | None:
         """Why no result can take its grid although it can be read (tilted, or interpolated), or None."""
         if self.grid is not None and self.grid.uneven:
@@ -189,11 +184,6 @@ class SubSeries(SeriesHeader):
         if self.grid is not None and self.grid.tilt:
             return Problem("E_GANTRY_TILT", f"the slices are stacked at {self.grid.tilt:.1f} degrees to their normal")
         return None
-
-    @property
-    def usable_as_base(self) -> bool:
-        """Whether a result can take its grid: readable, not tilted, and a slice at every plane."""
-        return self.problem is None and self.grid is not None and self.not_as_base is None
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -1,7 +1,7 @@
 """A fused volume to a derived DICOM series on the base's grid.
 
-Grey is written as single-frame MR Image Storage (every supported pair holds an MR, and MR values carry no units that a
-reader could take for HU or SUV), or on request as Secondary Capture. Colour is written as RGB Secondary Capture with an
+Grey is written as single-frame MR Image Storage where one of the two is an MR (its values carry no units that a reader
+could take for HU or SUV), else, or on request, as Secondary Capture. Colour is written as RGB Secondary Capture with an
 image plane. Everything that identifies patient, study and place is copied from the base by an allow-list; positions are
 the base's own characters, never recomputed.
 """

@@ -99,6 +99,14 @@ def test_the_table_with_one_decimal_beside_a_field_of_view_with_six(missing: boo
         assert fit_grid(positions, AXIAL, (1.0, 1.0), 20, 20).spacing[2] == pytest.approx(0.625, abs=1e-3)
 
 
+def test_a_coordinate_that_does_not_change_says_nothing_of_rounding() -> None:
+    """x with one decimal (half a field of view) beside z with three: a slice 0.05 mm off is off."""
+    positions = [(-120.5, -98.2, 2 * k + (0.05 if k == 3 else 0.001 * k)) for k in range(8)]
+    with pytest.raises(DicomError) as caught:
+        fit_grid(positions, AXIAL, (1.0, 1.0), 20, 20)
+    assert caught.value.code == "E_IRREGULAR_SPACING"
+
+
 @pytest.mark.parametrize("gaps", [[4.0] * 6 + [2.0] * 5 + [4.0] * 6, [4.0] * 6 + [3.0, 1.0] * 3 + [4.0] * 5])
 def test_two_stacks_that_lie_in_each_other_are_no_uneven_volume(gaps: list[float]) -> None:
     """Slices of 4 mm, 2 mm apart in a part of the stack: nothing says which of two acquisitions each is of."""

@@ -229,7 +229,7 @@ def test_a_missing_decoder_names_syntax_file_and_remedy(shuffled: Saver, monkeyp
     class Unavailable:
         is_available = False
 
-    monkeypatch.setattr("ddfm_monai.dicom.read.get_decoder", lambda syntax: Unavailable())
+    monkeypatch.setattr("ddfm_monai.dicom.headers.get_decoder", lambda syntax: Unavailable())
     with pytest.raises(DicomError, match=r"IM000\d: no decoder for .*JPEG-LS Lossless.*pip install") as caught:
         read_folder(folder)
     assert caught.value.code == "E_DECODER"

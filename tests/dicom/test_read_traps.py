@@ -255,7 +255,7 @@ def test_gantry_tilt_keeps_the_sheared_grid(shuffled: Saver) -> None:
     grid = volume.subseries.grid
     assert grid is not None
     assert grid.tilt == pytest.approx(20, abs=0.01)
-    assert not volume.subseries.usable_as_base
+    assert volume.subseries.not_as_base is not None
 
 
 def test_a_localizer_inside_the_series_is_set_apart(shuffled: Saver) -> None:

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ddfm_monai.batch.pair import find_pairs
+from ddfm_monai.batch.pairing import find_pairs
 from ddfm_monai.cli.main import run
 from ddfm_monai.dicom.read import read_subseries
 from ddfm_monai.dicom.scan import scan_folder

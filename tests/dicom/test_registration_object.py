@@ -10,7 +10,8 @@ import pytest
 from pydicom import dcmread
 
 from ddfm_monai.batch.case import CaseJob, CaseSettings, run_case
-from ddfm_monai.batch.pair import Pair, PairingOptions, find_pairs
+from ddfm_monai.batch.pair import Pair, PairingOptions
+from ddfm_monai.batch.pairing import find_pairs
 from ddfm_monai.dicom import scan_folder
 from ddfm_monai.dicom.registration_object import nearest_rigid, write_registration
 

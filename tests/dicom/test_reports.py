@@ -161,7 +161,7 @@ def test_direction_cosines_that_are_rounded(decimals: int, shuffled: Saver) -> N
     for ds in made.datasets:
         ds.ImageOrientationPatient = [f"{float(v):.{decimals}f}" for v in ds.ImageOrientationPatient]
     volume = read_folder_series(shuffled(made.datasets))
-    assert volume.subseries.usable_as_base
+    assert volume.subseries.not_as_base is None
     last = [4, 5, 59, 1]
     np.testing.assert_allclose(volume.volume.affine.numpy() @ last, layout.affine @ last, atol=0.02)
 
@@ -322,13 +322,13 @@ def test_a_missing_decoder_is_found_by_the_scan(tmp_path: Path, monkeypatch: pyt
     for ds in made.datasets:
         ds.compress(JPEG2000Lossless, generate_instance_uid=False)
     made.save(tmp_path)
-    assert scan_folder(tmp_path).subseries[0].readable
+    assert scan_folder(tmp_path).subseries[0].problem is None
 
     class Unavailable:
         is_available = False
         available_plugins = ()
 
-    monkeypatch.setattr("ddfm_monai.dicom.headers.missing_decoder.__defaults__", (lambda syntax: Unavailable(),))
+    monkeypatch.setattr("ddfm_monai.dicom.headers.get_decoder", lambda syntax: Unavailable())
     (item,) = scan_folder(tmp_path).subseries
     assert item.problem is not None
     assert item.problem.code == "E_DECODER"

@@ -44,7 +44,7 @@ def test_an_export_of_several_patients_is_sorted_by_content(tmp_path: Path, unto
     assert scan.problems == ()
     per_patient: dict[str, list[str]] = {}
     for item in scan.subseries:
-        assert item.readable
+        assert item.problem is None
         assert item.exclusion is None
         assert len(item.slices) == 12
         per_patient.setdefault(item.key.patient_key, []).append(item.modality)
@@ -167,7 +167,7 @@ def test_a_series_without_preamble_is_read(tmp_path: Path) -> None:
             content = file.read()
         (tmp_path / f"{number}").write_bytes(content[content.index(b"\x08\x00\x05\x00") :])
     (item,) = scan_folder(tmp_path).subseries
-    assert item.readable
+    assert item.problem is None
     assert [warning.code for warning in item.warnings] == ["W_NO_PREAMBLE"]
     assert_is(read_folder_series(tmp_path), made)
 

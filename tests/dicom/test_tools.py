@@ -17,7 +17,8 @@ from pydicom import dcmread
 from pydicom.datadict import dictionary_VR
 
 from ddfm_monai.batch.case import CaseJob, CaseSettings, run_case
-from ddfm_monai.batch.pair import PairingOptions, find_pairs
+from ddfm_monai.batch.pair import PairingOptions
+from ddfm_monai.batch.pairing import find_pairs
 from ddfm_monai.dicom import scan_folder
 
 from .external import Orthanc, dcentvfy, dciodvfy, dcmtk_receiver, dicom_validator, needs, not_in_iod, orthanc

@@ -407,6 +407,7 @@ MENDED = [
     ("PatientBirthDate", "1970-01-31", "19700131"),
     ("PatientBirthDate", "1970.01.31", "19700131"),
     ("PatientBirthDate", "1970-01-31T00:00:00", "19700131"),
+    ("PatientBirthDate", "1970-01/31", ""),
     ("PatientBirthDate", "31.01.1970", ""),
     ("PatientBirthDate", "19701331", ""),
     ("PatientBirthDate", "***", ""),
