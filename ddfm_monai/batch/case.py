@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,18 +32,18 @@ from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.dicom.write import Derivation, SopClass, WrittenSeries, write_colour, write_grey
 from ddfm_monai.errors import Cancelled
 from ddfm_monai.files import sha256_of
-from ddfm_monai.priors import find_prior, load_prior
+from ddfm_monai.fusion.outputs import write_preview, write_registration_picture
+from ddfm_monai.fusion.page import page_of
+from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
+from ddfm_monai.priors import Prior, find_prior, load_prior
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.protocol import quiet_libraries
 from ddfm_monai.rules import Origin
 from ddfm_monai.settings import DEFAULT_PRIOR, FusionSettings
 from ddfm_monai.space import covered_fraction, flip_transform
 from ddfm_monai.volume import affine_of, grid_of
-
-if TYPE_CHECKING:
-    from ddfm_monai.fusion.pipeline import FusionResult
-    from ddfm_monai.priors import Prior
-    from ddfm_monai.volumes import Source
+from ddfm_monai.volumes import Source, read_source
+from ddfm_monai.volumes.colour import colour_map, with_luma
 
 __all__ = ["CaseJob", "CaseOutcome", "CaseSettings", "Status", "derive", "run_case"]
 
@@ -87,7 +87,8 @@ class CaseSettings(FusionSettings):
             self,
             reference_kind=kinds[0],
             second_kind=kinds[1],
-            window=self.window if "ct" in kinds else None,  # a batch may also hold pairs without a CT
+            window=self.window if "ct" in kinds else None,  # a batch may also hold pairs without a CT,
+            units=self.units if "pet" in kinds else "none",  # or without a PET
             register=REGISTER_OF.get(pair.relation, "none"),
             colour=False,  # grey and colour series are written from one fusion
         )
@@ -248,8 +249,20 @@ def derive(
     ``preview.png`` shows sources and result, ``registration.png`` the two before and after it; ``viewer.html``, if
     asked for, is a page to compare them in.
 
+    Args:
+        reference, second: as they were read; of the sub-series that the pair names.
+        pair: how their coordinates relate, and which series are written.
+        settings: of the batch.
+        folder: exists, and is empty.
+        series_number: of the grey series; colour and registration take the next two.
+        progress: called after every step.
+
     Returns:
         The record of the case (JSON-able): provenance, outputs, overlap, covered part, warnings.
+
+    Raises:
+        UsageError, InputError: as :func:`ddfm_monai.fuse_volumes`.
+        DDFMError: a file read back from the disk is not what was written (``E_VERIFY``).
     """
     sources = _sources(reference, second, pair, settings)
     result = _fuse(sources, pair, settings, progress)
@@ -288,9 +301,6 @@ def derive(
 
 def _show(result: FusionResult, sources: tuple[Source, Source], page: bool, folder: Path) -> None:
     """What a person looks at."""
-    from ddfm_monai.fusion.outputs import write_preview, write_registration_picture  # MONAI: not for the scan
-    from ddfm_monai.fusion.page import page_of
-
     write_preview(result, folder / "preview.png")
     if result.registration is not None:
         write_registration_picture(result, folder / "registration.png")
@@ -306,8 +316,6 @@ def _remarks(provenance: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _sources(reference: DicomVolume, second: DicomVolume, pair: Pair, settings: CaseSettings) -> tuple[Source, Source]:
-    from ddfm_monai.volumes import read_source  # torch and MONAI: not for the scan
-
     chosen = settings.for_pair(pair)
     a = _named(reference, pair.reference.origin, np.eye(4), f"reference {pair.reference.key.short()}")
     b = _named(second, _placed(pair), pair.second_to_reference, f"second {pair.second.key.short()}")
@@ -320,10 +328,8 @@ def _sources(reference: DicomVolume, second: DicomVolume, pair: Pair, settings: 
 def _fuse(
     sources: tuple[Source, Source], pair: Pair, settings: CaseSettings, progress: ProgressCallback
 ) -> FusionResult:
-    from ddfm_monai.fusion import pipeline  # torch and MONAI: not for the scan
-
     prior = _prior(settings.prior)
-    return pipeline.fuse_volumes(*sources, prior=prior, settings=settings.for_pair(pair), progress=progress)
+    return fuse_volumes(*sources, prior=prior, settings=settings.for_pair(pair), progress=progress)
 
 
 def _placed(pair: Pair) -> Origin:
@@ -351,8 +357,6 @@ def _write_series(
     result: FusionResult, derivation: Derivation, pair: Pair, settings: CaseSettings, folder: Path
 ) -> list[WrittenSeries]:
     """Grey, colour or both; colour where one of the two has any."""
-    from ddfm_monai.volumes.colour import colour_map, with_luma
-
     written = []
     if pair.output_kind != "rgb":
         grey = result.fused[0].numpy()

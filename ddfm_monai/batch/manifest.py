@@ -15,17 +15,8 @@ from pathlib import Path
 from typing import get_args
 
 from ddfm_monai import rules
-from ddfm_monai.batch.pair import (
-    Missing,
-    OutputKind,
-    Pair,
-    PairingOptions,
-    PairingResult,
-    Relation,
-    Skipped,
-    options_of,
-    relate,
-)
+from ddfm_monai.batch.pair import OutputKind, Pair, PairingOptions, Relation, relate
+from ddfm_monai.batch.pairing import Missing, PairingResult, Skipped, options_of
 from ddfm_monai.batch.table import days_text, spacing_text
 from ddfm_monai.batch.vocabulary import safe_description
 from ddfm_monai.dicom.errors import EXPLANATIONS
@@ -192,7 +183,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
         content = path.read_text(encoding="utf-8-sig")
         rows = json.loads(content) if path.suffix.lower() == ".json" else _csv_rows(content)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read as a manifest ({type(error).__name__}).", "E_MANIFEST") from error
+        found = f"{path}: cannot be read as a manifest ({type(error).__name__})"
+        raise UsageError(f"{found}. {_remedy('E_MANIFEST')}", "E_MANIFEST") from error
     needed = ("reference_series_uid", "second_series_uid", "status")
     if not isinstance(rows, list) or not all(
         isinstance(row, dict) and all(name in row or _former(name) in row for name in needed) for row in rows
@@ -258,7 +250,9 @@ def _registration(
             of_patient = rules.same_patient(item.who, reference.origin.who)
             if not of_patient or second_to_base(item, reference, second) is None:
                 raise UsageError(
-                    f"{where}: registration object {sop_uid} does not relate the two series.", "E_MANIFEST"
+                    f"{where}: registration object {sop_uid} does not relate the two series. Name another, or leave "
+                    "relation and reg_sop_uid as the scan has them.",
+                    "E_MANIFEST",
                 )
             return item
     raise UsageError(f"{where}: no registration object {sop_uid!r}. {_remedy('E_UNKNOWN_UID')}", "E_UNKNOWN_UID")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ddfm_monai.batch.case import CaseJob, CaseOutcome, CaseSettings, Status, run_case
-from ddfm_monai.batch.pair import Pair, PairingResult, Skipped, patients_of
+from ddfm_monai.batch.pair import Pair
+from ddfm_monai.batch.pairing import PairingResult, Skipped, patients_of
 from ddfm_monai.batch.report import BatchReport, write_page, write_report
 from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.errors import UsageError, is_out_of_memory
@@ -114,6 +115,13 @@ def plan_jobs(
     """One job per pair, with Series Numbers that are free in the study.
 
     A reference with Series Number n gives its results n * 100 + 1 and up, others 9001 and up.
+
+    Args:
+        pairs: what is to be fused.
+        scan: of the input folder; its Series Numbers are taken.
+        settings: of all cases.
+        out: the output folder.
+        overwrite, show_phi: as of :class:`~ddfm_monai.batch.case.CaseJob`.
 
     Raises:
         UsageError: a pair comes twice (``E_MANIFEST``).

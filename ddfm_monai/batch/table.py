@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
-from ddfm_monai.batch.pair import Missing, Pair, PairingResult, options_of, patients_of
+from ddfm_monai.batch.pair import Pair
+from ddfm_monai.batch.pairing import Missing, PairingResult, options_of, patients_of
 from ddfm_monai.batch.vocabulary import safe_description
 from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.dicom.subseries import SeriesKey, SubSeries

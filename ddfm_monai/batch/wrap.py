@@ -32,6 +32,7 @@ __all__ = ["wrap_fused"]
 
 _RIGID_TOLERANCE = 1e-3
 _SAME_VOXELS = 0.9999  # correlation
+_NO_LONGER = "The second volume is no longer what its series holds; the result does not refer to the series."
 
 
 def wrap_fused(
@@ -82,33 +83,12 @@ def wrap_fused(
     progress(Progress("read", 1, 3))
     other = read_folder_series(second) if second is not None else None
     progress(Progress("read", 2, 3))
-    values = _onto_grid(source, base)
-    if len(values) == 1 and (values.min() < 0 or values.max() > 1):
-        raise InputError(f"{source}: holds values outside 0 to 1; expected a volume that ddfm fused.", "E_NOT_FUSED")
+    values = _read_fused(source, base)
     if reference_volume is not None:
         _check_voxels(Path(reference_volume), base)
     progress(Progress("read", 3, 3))
-    warnings: list[str] = []
-    moved: Affine = np.eye(4)
-    if other is not None:
-        _check_patients(base, other)
-        lay = _second_to_base(base, other, Path(second_volume) if second_volume else None, how)
-        if lay is None:
-            warnings = [
-                "The second volume is no longer what its series holds; the result does not refer to the series."
-            ]
-            other = None
-        else:
-            moved = lay
-    derivation = Derivation(
-        base=base,
-        second=other,
-        base_to_second=flip_transform(np.linalg.inv(moved) @ _found(how)),
-        registered=how["registration"] is not None,
-        provenance=how,
-        series_number=free_number(base.subseries.series_number, set()),
-        created=datetime.now(),
-    )
+    derivation = _derivation(base, other, Path(second_volume) if second_volume else None, how)
+    warnings = [_NO_LONGER] if other is not None and derivation.second is None else []
     with target_locks([target]), new_case_folder(target) as new:
         check_writable_target(target, overwrite)
         progress(Progress("write", 0, 1))
@@ -142,6 +122,36 @@ def _read_provenance(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: does not say how the volume was made; expected {expected}", "E_PROVENANCE") from None
     kind = how["second"].get("scaling", {}).get("kind", "?")
     return {**how, "second": {**how["second"], "kind": kind}}
+
+
+def _derivation(
+    base: DicomVolume, second: DicomVolume | None, second_volume: Path | None, how: Mapping[str, Any]
+) -> Derivation:
+    """How the result came about; without the second where that is no longer what its series holds.
+
+    Raises:
+        DicomError: the patients differ, or nothing says where the second lay.
+    """
+    moved: Affine | None = np.eye(4)
+    if second is not None:
+        _check_patients(base, second)
+        moved = _second_to_base(base, second, second_volume, how)
+    return Derivation(
+        base=base,
+        second=None if moved is None else second,
+        base_to_second=flip_transform(np.linalg.inv(np.eye(4) if moved is None else moved) @ _found(how)),
+        registered=how["registration"] is not None,
+        provenance=how,
+        series_number=free_number(base.subseries.series_number, set()),
+        created=datetime.now(),
+    )
+
+
+def _read_fused(path: Path, base: DicomVolume) -> NDArray[np.float32]:
+    values = _onto_grid(path, base)
+    if len(values) == 1 and (values.min() < 0 or values.max() > 1):
+        raise InputError(f"{path}: holds values outside 0 to 1; expected a volume that ddfm fused.", "E_NOT_FUSED")
+    return values
 
 
 def _onto_grid(path: Path, base: DicomVolume) -> NDArray[np.float32]:

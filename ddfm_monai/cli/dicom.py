@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ddfm_monai.batch.case import CaseJob, CaseOutcome
-    from ddfm_monai.batch.pair import Missing, Pair, PairingOptions, PairingResult
+    from ddfm_monai.batch.pair import Pair, PairingOptions
+    from ddfm_monai.batch.pairing import Missing, PairingResult
     from ddfm_monai.batch.report import BatchReport
     from ddfm_monai.batch.run import Runner
     from ddfm_monai.dicom.errors import Problem
@@ -81,7 +82,7 @@ def scan(
       ddfm dicom scan export -o pairs.csv --register rigid
     """
     from ddfm_monai.batch.manifest import write_manifest
-    from ddfm_monai.batch.pair import missing_options
+    from ddfm_monai.batch.pairing import missing_options
     from ddfm_monai.files import check_writable_target
     from ddfm_monai.protocol import quiet_libraries
 
@@ -137,7 +138,7 @@ def run(
     from ddfm_monai.batch import case
     from ddfm_monai.batch import run as batch
     from ddfm_monai.batch.manifest import why_nothing_runs
-    from ddfm_monai.batch.pair import missing_options
+    from ddfm_monai.batch.pairing import missing_options
     from ddfm_monai.protocol import quiet_libraries
 
     if part_id >= num_parts:
@@ -191,7 +192,7 @@ def _find(
 ) -> tuple[ScanResult, PairingResult]:
     """Scan a folder and pair what is in it, by the rules or by a manifest."""
     from ddfm_monai.batch.manifest import read_manifest
-    from ddfm_monai.batch.pair import PairingResult, find_pairs
+    from ddfm_monai.batch.pairing import PairingResult, find_pairs
     from ddfm_monai.dicom import scan_folder
 
     with screen.scanning() as progress:

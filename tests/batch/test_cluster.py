@@ -20,7 +20,7 @@ from dicom.synthetic import save_pair  # noqa: E402
 from ddfm_monai.batch import case  # noqa: E402
 from ddfm_monai.batch.case import CaseJob, CaseOutcome, CaseSettings  # noqa: E402
 from ddfm_monai.batch.cluster import cluster_runner, parse_resources  # noqa: E402
-from ddfm_monai.batch.pair import find_pairs  # noqa: E402
+from ddfm_monai.batch.pairing import find_pairs  # noqa: E402
 from ddfm_monai.batch.run import plan_jobs, run_batch  # noqa: E402
 from ddfm_monai.dicom import scan_folder  # noqa: E402
 from ddfm_monai.errors import UsageError  # noqa: E402

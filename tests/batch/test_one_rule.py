@@ -13,7 +13,8 @@ from dicom.synthetic import Layout, Made, series
 
 from ddfm_monai import DDFMFuse
 from ddfm_monai.batch.manifest import read_manifest
-from ddfm_monai.batch.pair import PairingOptions, find_pairs
+from ddfm_monai.batch.pair import PairingOptions
+from ddfm_monai.batch.pairing import find_pairs
 from ddfm_monai.cli.main import run
 from ddfm_monai.dicom import scan_folder
 from ddfm_monai.errors import DDFMError, InputError

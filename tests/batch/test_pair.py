@@ -14,7 +14,8 @@ from dicom.synthetic import Layout, Made, registration, save, save_pair, series
 from pydicom.dataset import Dataset
 
 from ddfm_monai.batch.manifest import COLUMNS, read_manifest, write_manifest
-from ddfm_monai.batch.pair import PairingOptions, PairingResult, find_pairs
+from ddfm_monai.batch.pair import PairingOptions
+from ddfm_monai.batch.pairing import PairingResult, find_pairs
 from ddfm_monai.dicom.scan import scan_folder
 from ddfm_monai.errors import UsageError
 

@@ -21,7 +21,8 @@ from pydicom import dcmread
 from ddfm_monai.batch import case
 from ddfm_monai.batch.case import CaseJob, CaseOutcome, CaseSettings, run_case
 from ddfm_monai.batch.folder import new_case_folder
-from ddfm_monai.batch.pair import PairingOptions, find_pairs
+from ddfm_monai.batch.pair import PairingOptions
+from ddfm_monai.batch.pairing import find_pairs
 from ddfm_monai.batch.report import BatchReport
 from ddfm_monai.batch.run import check_folders, check_settings, left_out, one_after_the_other, plan_jobs, run_batch
 from ddfm_monai.dicom import scan_folder
@@ -279,6 +280,16 @@ def test_colour_is_written_for_pet_and_not_for_ct(settings: CaseSettings, tmp_pa
         else:
             assert kinds == ["grey"]
             assert "W_NO_COLOUR" in outcome.warnings
+
+
+def test_options_that_do_not_concern_a_pair_do_not_fail_it(settings: CaseSettings, tmp_path: Path) -> None:
+    """A batch may hold pairs of any kind: a window is a CT's, SUV are a PET's."""
+    asked = replace(settings, window="bone", units="suv")
+    for second, window, units in (("PT", None, "suv"), ("CT", "bone", "none")):
+        save_pair(tmp_path / second, second, **SMALL)
+        (pair,) = find_pairs(scan_folder(tmp_path / second), PairingOptions()).pairs
+        chosen = asked.for_pair(pair)
+        assert (chosen.window, chosen.units) == (window, units)
 
 
 def test_series_numbers_are_free_in_the_study(settings: CaseSettings, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddfm_monai.batch.manifest import COLUMNS, read_manifest
-from ddfm_monai.batch.pair import PairingOptions, find_pairs, missing_options
+from ddfm_monai.batch.pair import PairingOptions
+from ddfm_monai.batch.pairing import find_pairs, missing_options
 from ddfm_monai.batch.table import series_table
 from ddfm_monai.batch.vocabulary import _KNOWN, safe_description
 from ddfm_monai.cli.main import run

@@ -20,6 +20,7 @@ from dicom.synthetic import Layout, save_pair, series
 from ddfm_monai.batch.wrap import wrap_fused
 from ddfm_monai.cli.main import run
 from ddfm_monai.dicom import DicomError, DicomVolume, read_folder_series
+from ddfm_monai.dicom.read import AIR
 from ddfm_monai.dicom.write import GREY_MAXIMUM
 from ddfm_monai.errors import ExitCode, InputError, UsageError
 from ddfm_monai.volume import affine_of, make_volume
@@ -119,6 +120,22 @@ def test_a_moved_second_is_referred_to_where_it_lay(base: DicomVolume, fused: Pa
     ):
         assert "no longer what its series holds" in wrap(other_voxels, other_affine).record["warnings"][0]
         assert len(read_series(tmp_path / "out/grey")[0].SourceImageSequence) == 1
+
+
+def test_padding_that_another_program_reads_differently_is_no_change(fused: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "ct")
+    made = series("CT", Layout(**{**SMALL, "rows": 44}))
+    for ds in made.datasets:
+        pixels = np.frombuffer(ds.PixelData, np.uint16).copy()
+        pixels[:100] = ds.PixelPaddingValue = 0
+        ds.PixelData = pixels.tobytes()
+    made.save(tmp_path / "ct")
+    second = read_folder_series(tmp_path / "ct")
+    voxels = second.volume.numpy()
+    voxels[voxels == AIR] = -3024
+    volume = save_fused(tmp_path / "second.nrrd", voxels, affine_of(second.volume))
+    wrapped = wrap_fused(fused, tmp_path / "mr", tmp_path / "out", second=tmp_path / "ct", second_volume=volume)
+    assert wrapped.record["warnings"] == []
 
 
 def test_what_is_refused(base: DicomVolume, fused: Path, tmp_path: Path) -> None:
