@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ddfm_monai.errors import InputError
 from ddfm_monai.files import atomic_path
 from ddfm_monai.volumes import is_picture, spacing_of
-from ddfm_monai.volumes.colour import colour_map
+from ddfm_monai.volumes.colour import colour_table
 from ddfm_monai.volumes.grids import nearest_ras
 
 __all__ = ["informative_point", "registration_picture", "save_mosaic", "save_picture"]
@@ -106,7 +106,7 @@ def save_picture(
     canvas = Image.new("RGB", _canvas_size(len(arrays), heights), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     _draw_titles(draw, titles, windows)
-    palette = None if colours is None else _palette(colours)
+    palette = None if colours is None else colour_table(colours)
     if palette is not None:
         _draw_bar(canvas, palette)
     top = _HEADER
@@ -239,7 +239,7 @@ def registration_picture(
     Raises:
         InputError: the three are not of one shape.
     """
-    palette = _palette(second_kind) if second_kind in ("pet", "spect") else None
+    palette = colour_table(second_kind) if second_kind in ("pet", "spect") else None
     before, after = (_checkerboard(reference01, second, palette) for second in (second_before01, second_after01))
     save_picture(path, reference01, before, after, titles=("Reference", "Before", "After registration"))
 
@@ -319,11 +319,6 @@ def _plane_picture(
 def _canvas_size(columns: int, heights: Sequence[int]) -> tuple[int, int]:
     width = 2 * _SIDE + columns * (_PANEL_WIDTH + _GAP) - _GAP
     return width, _HEADER + sum(heights) + _GAP * len(heights) + _FOOTER
-
-
-def _palette(kind: str) -> np.ndarray:
-    """``(256, 3)`` uint8, the colour of each grey level."""
-    return colour_map(torch.linspace(0, 1, 256)[None], kind).round().to(torch.uint8).numpy().T.copy()
 
 
 def _draw_bar(canvas: Image.Image, palette: np.ndarray) -> None:

@@ -214,6 +214,11 @@ class Meeting:
 def meet(a: Source, b: Source, chosen: FusionSettings, progress: ProgressCallback) -> Meeting:
     """Bring the second source onto the reference's grid, by registration if asked for, and its noise with it.
 
+    Args:
+        a, b: reference and second source, each on a grid of its own.
+        chosen: registration, colour and what the kinds were said to be.
+        progress: told when a registration begins and ends.
+
     Raises:
         UsageError, InputError: the two may not be fused, or cannot be registered.
     """

@@ -106,7 +106,13 @@ def fused_layer(fused: MetaTensor, shape: tuple[int, ...]) -> Layer:
 
 
 def map_layer(volume: MetaTensor, shape: tuple[int, ...], flags: bool = False) -> Layer:
-    """A map over the result: the uncertainty, or the flags of a check (whole numbers, of which the highest wins)."""
+    """A map over the result: the uncertainty, or the flags of a check (whole numbers, of which the highest wins).
+
+    Args:
+        volume: ``(1, X, Y, Z)``, values of 0 and more.
+        shape: of the page's grid.
+        flags: it is the flags.
+    """
     values, affine = nearest_ras(reduced(volume, shape, highest=flags))
     if flags:
         return Layer(np.rint(values[0]).astype(np.uint8), affine, 1.0, 0.0, {})

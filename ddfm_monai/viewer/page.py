@@ -13,14 +13,13 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-import torch
 from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai._version import __version__
 from ddfm_monai.viewer.layers import Layer, fused_layer, map_layer, page_shape, reduced, source_layer
 from ddfm_monai.volume import is_picture, spacing_of
 from ddfm_monai.volumes import Source
-from ddfm_monai.volumes.colour import colour_map
+from ddfm_monai.volumes.colour import colour_table
 from ddfm_monai.volumes.grids import nearest_ras
 from ddfm_monai.volumes.kind import titles_of
 
@@ -75,7 +74,7 @@ def viewer_page(
         "affine": affine.tolist(),
         "picture": is_picture(fused),
         "point": None if point is None else [float(x) for x in point],
-        "colourMaps": {kind: _lookup_table(kind) for kind in ("pet", "spect")},
+        "colourMaps": {kind: colour_table(kind).tolist() for kind in ("pet", "spect")},
         "check": {name: list(colour) for name, colour in _CHECK_COLOURS.items()},
     }
     return _document(
@@ -132,13 +131,6 @@ def _account(provenance: Mapping[str, Any], titles: Mapping[str, str]) -> list[t
         ("Software", f"ddfm-monai {found('software', 'ddfm_monai')}" if found("software", "ddfm_monai") else None),
     ]
     return [(name, str(value)) for name, value in rows if value is not None]
-
-
-def _lookup_table(kind: str) -> list[list[int]]:
-    """256 colours of this package's colour map of a modality."""
-    grey = torch.linspace(0, 1, 256)[None, :, None, None]
-    colours: list[list[int]] = colour_map(grey, kind)[:, :, 0, 0].T.round().int().tolist()
-    return colours
 
 
 # --- the document ----------------------------------------------------------------------------------------------------

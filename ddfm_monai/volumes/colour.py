@@ -6,12 +6,13 @@ the rest, ``(R - Y, G - Y, B - Y)``, which spans the same plane as JPEG's Cb and
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai.errors import UsageError
 
-__all__ = ["colour_map", "to_luma", "with_luma"]
+__all__ = ["colour_map", "colour_table", "to_luma", "with_luma"]
 
 _WEIGHTS = (0.299, 0.587, 0.114)
 
@@ -65,6 +66,9 @@ def colour_map(grey: torch.Tensor, kind: str) -> torch.Tensor:
 
     Returns:
         ``(3, ...)`` float32, 0..255, with the meta of ``grey``.
+
+    Raises:
+        UsageError: a kind without colours (``E_COLOUR_MAP``).
     """
     if kind not in _MAPS:
         raise UsageError(f"colour map {kind!r}: expected one of {', '.join(_MAPS)}.", "E_COLOUR_MAP")
@@ -75,6 +79,11 @@ def colour_map(grey: torch.Tensor, kind: str) -> torch.Tensor:
     index = lower.long()
     hue = torch.stack([torch.lerp(column[index], column[index + 1], share) for column in anchors.T])
     return with_luma(hue, grey)
+
+
+def colour_table(kind: str) -> np.ndarray:
+    """``(256, 3)`` uint8, the colour of each grey level in :func:`colour_map`."""
+    return colour_map(torch.linspace(0, 1, 256)[None], kind).round().to(torch.uint8).numpy().T.copy()
 
 
 def _plain(values: torch.Tensor) -> torch.Tensor:

@@ -9,13 +9,20 @@ from monai.data.meta_tensor import MetaTensor
 from scipy import ndimage
 
 from ddfm_monai import space
-from ddfm_monai.errors import InputError, UsageError
+from ddfm_monai.errors import InputError
 from ddfm_monai.rules import LEAST_OVERLAP
 from ddfm_monai.volume import affine_of, grid_of, is_picture, make_volume, name_of, space_meta
 
-__all__ = ["check_overlap", "index_mapping", "nearest_ras", "overlap_fraction", "resample_to", "same_grid"]
+__all__ = [
+    "check_overlap",
+    "field_of_view",
+    "index_mapping",
+    "nearest_ras",
+    "overlap_fraction",
+    "resample_to",
+    "same_grid",
+]
 
-_ORDERS = {"nearest": 0, "linear": 1}
 _SLAB_VOXELS = 1 << 22  # resampling works in slabs so that its index arithmetic stays small
 
 
@@ -34,7 +41,7 @@ def nearest_ras(volume: MetaTensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def overlap_fraction(first: MetaTensor, second: MetaTensor, transform: np.ndarray | None = None) -> float:
-    """:func:`ddfm_monai.space.overlap_fraction` of two volumes."""
+    """:func:`ddfm_monai.space.overlap_fraction` of two volumes, with its transform."""
     return space.overlap_fraction(grid_of(first), grid_of(second), transform)
 
 
@@ -66,10 +73,9 @@ def resample_to(
     reference: MetaTensor,
     transform: np.ndarray | None = None,
     fill: float = 0.0,
-    mode: str = "linear",
     needs_overlap: bool = True,
 ) -> MetaTensor:
-    """``moving`` on the grid of ``reference``; any affine is right, sheared ones included.
+    """``moving`` on the grid of ``reference``, interpolated linearly; any affine is right, sheared ones included.
 
     Scale intensities before: then ``fill`` = 0 is air outside the field of view of ``moving``. A voxel is a box:
     within half a voxel of the outermost centres the outermost value holds, beyond that ``fill``.
@@ -80,7 +86,6 @@ def resample_to(
         transform: ``(4, 4)`` RAS mm, takes a point of ``reference`` to the matching point of ``moving``
             (:attr:`Registration.matrix`); default: none.
         fill: value outside the field of view.
-        mode: ``"linear"`` or ``"nearest"``.
         needs_overlap: refuse two volumes that share next to nothing.
 
     Returns:
@@ -91,8 +96,6 @@ def resample_to(
         InputError: the two do not overlap (``E_NO_OVERLAP``), or are pictures of different sizes
             (``E_SHAPES_DIFFER``), or a picture and a volume (``E_PICTURE_AND_VOLUME``).
     """
-    if mode not in _ORDERS:
-        raise UsageError(f"mode={mode!r}: expected one of {', '.join(_ORDERS)}.")
     _check_pictures(reference, moving)
     affine = affine_of(reference)
     meta = space_meta(reference)
@@ -107,7 +110,7 @@ def resample_to(
     shape = tuple(int(n) for n in reference.shape[1:])
     output = np.empty((data.shape[0], *shape), dtype=np.float32, order="F")
     for start, stop in _slabs(shape):
-        _resample_slab(data, mapping, output[..., start:stop], start, fill, _ORDERS[mode])
+        _resample_slab(data, mapping, output[..., start:stop], start, fill)
     return make_volume(output, affine, **meta)
 
 
@@ -117,24 +120,21 @@ def field_of_view(moving: MetaTensor, reference: MetaTensor, transform: np.ndarr
     Args:
         moving, reference, transform: as for :func:`resample_to`.
     """
-    affine = affine_of(reference)
-    mapping = np.linalg.inv(affine_of(moving)) @ (np.eye(4) if transform is None else transform) @ affine
+    mapping = index_mapping(moving, reference, transform)
     shape = tuple(int(n) for n in reference.shape[1:])
     seen = np.empty((1, *shape), dtype=bool, order="F")
     for start, stop in _slabs(shape):
         offset = mapping[:3, 3] + mapping[:3, 2] * start
         seen[0, ..., start:stop] = ~_outside(moving.shape[1:], mapping, offset, (*shape[:2], stop - start))
-    return MetaTensor(torch.from_numpy(seen), affine=torch.from_numpy(affine.copy()), meta=space_meta(reference))
+    return MetaTensor(torch.from_numpy(seen), affine=torch.from_numpy(affine_of(reference)), meta=space_meta(reference))
 
 
-def _resample_slab(
-    data: np.ndarray, mapping: np.ndarray, output: np.ndarray, start: int, fill: float, order: int
-) -> None:
+def _resample_slab(data: np.ndarray, mapping: np.ndarray, output: np.ndarray, start: int, fill: float) -> None:
     """Fill ``output``, the slab of the result that begins at its third index ``start``."""
     offset = mapping[:3, 3] + mapping[:3, 2] * start
     for channel, result in zip(data, output, strict=True):
         ndimage.affine_transform(
-            channel, mapping[:3, :3], offset, output_shape=result.shape, output=result, order=order, mode="nearest"
+            channel, mapping[:3, :3], offset, output_shape=result.shape, output=result, order=1, mode="nearest"
         )
     output[:, _outside(data.shape[1:], mapping, offset, output.shape[1:])] = fill
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -25,7 +24,7 @@ from ddfm_monai.volumes.background import (
     is_whole,
     sample_of,
 )
-from ddfm_monai.volumes.kind import Decision, decide_kind, normal_kind
+from ddfm_monai.volumes.kind import Decision, decide_kind, normal_kind, option_of
 
 __all__ = [
     "DEFAULT_CT_WINDOW",
@@ -93,13 +92,13 @@ class Scaling:
         return {**asdict(self), "doubts": list(self.doubts)}
 
 
-def guess_kind(volume: MetaTensor, path: str | Path | None = None) -> str:
+def guess_kind(volume: MetaTensor) -> str:
     """What made this volume: the kind that :func:`~ddfm_monai.volumes.kind.decide_kind` finds.
 
     Raises:
         InputError: it cannot be told (``E_KIND_UNCLEAR``).
     """
-    return decide_kind(volume, sample_of(volume), path=path).kind
+    return decide_kind(volume, sample_of(volume)).kind
 
 
 def choose_scaling(
@@ -133,12 +132,8 @@ def choose_scaling(
     asked = normal_kind(kind)
     decision = decide_kind(volume, sample, role) if asked == "auto" else Decision(asked, "as asked")
     scaling = _scaling(volume, decision.kind, limits, sample)
-    doubts = (f"taken for MRI: nothing says what it is. Say it with {_option(role)}.",) if decision.assumed else ()
+    doubts = (f"taken for MRI: nothing says what it is. Say it with {option_of(role)}.",) if decision.assumed else ()
     return replace(scaling, decided=decision.reason, doubts=doubts + scaling.doubts)
-
-
-def _option(role: str) -> str:
-    return f"--{role}-kind" if role in ("reference", "second") else "--reference-kind or --second-kind"
 
 
 def _scaling(volume: MetaTensor, kind: str, limits: tuple[float, float] | None, sample: np.ndarray) -> Scaling:

@@ -78,16 +78,16 @@ def read_volume(path: str | Path, second: bool = False) -> MetaTensor:
     return make_volume(array, affine, filename_or_obj=str(path), **meta)
 
 
-def write_volume(volume: MetaTensor, path: str | Path, description: str = NOT_DIAGNOSTIC) -> None:
+def write_volume(volume: MetaTensor, path: str | Path) -> None:
     """Write a volume with its geometry; the file appears whole or not at all.
 
     NIfTI: float32 grey or RGB24, sform and qform both set (a sheared affine has no qform and gets the sform only), mm.
-    NRRD and MHA: float32 grey or 8-bit RGB, compressed. PNG and JPEG: one slice only, grey ``[0, 1]`` as 0..255.
+    NRRD and MHA: float32 grey or 8-bit RGB, compressed. PNG and JPEG: one slice only, grey ``[0, 1]`` as 0..255. Each
+    carries the note :data:`NOT_DIAGNOSTIC`.
 
     Args:
         volume: ``(1, X, Y, Z)`` grey (``[0, 1]`` for pictures) or ``(3, X, Y, Z)`` RGB, 0..255.
         path: the suffix chooses the format. An existing file is replaced.
-        description: a note that the file carries, at most 79 bytes.
 
     Raises:
         UsageError: the suffix is none that can be written.
@@ -107,7 +107,7 @@ def write_volume(volume: MetaTensor, path: str | Path, description: str = NOT_DI
             "E_DIMENSIONS",
         )
     with atomic_path(path) as temporary:
-        _format_of(path).write(volume, temporary, path, description)
+        _format_of(path).write(volume, temporary, path, NOT_DIAGNOSTIC)
 
 
 def _format_of(path: Path) -> ModuleType:

@@ -7,7 +7,6 @@ them say different things nothing is guessed: that is an error which names the o
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.settings import KINDS, kind_name
 from ddfm_monai.volume import is_picture, name_of
 from ddfm_monai.volumes import hounsfield
+from ddfm_monai.volumes.sidecar import read_sidecar
 
-__all__ = ["Decision", "decide_kind", "kinds_in_name", "normal_kind", "spoken"]
+__all__ = ["Decision", "decide_kind", "kinds_in_name", "normal_kind", "option_of", "spoken", "titles_of"]
 
 _SPOKEN = {"mr": "MR", "ct": "CT", "pet": "PET", "spect": "SPECT", "picture": "picture"}
 
@@ -94,20 +94,19 @@ def titles_of(first: str, second: str) -> tuple[str, str]:
     return (a, b) if a != b else (f"{a} 1", f"{b} 2")
 
 
-def decide_kind(volume: MetaTensor, values: np.ndarray, role: str = "", path: str | Path | None = None) -> Decision:
+def decide_kind(volume: MetaTensor, values: np.ndarray, role: str = "") -> Decision:
     """What made this volume.
 
     Args:
-        volume: ``(C, X, Y, Z)`` in its own units.
+        volume: ``(C, X, Y, Z)`` in its own units; its ``meta["filename_or_obj"]`` says where it came from.
         values: 1-D, an even subset of its values, padding left out.
         role: ``"reference"`` or ``"second"``, for the option that an error names.
-        path: where it came from; default: ``volume.meta["filename_or_obj"]``.
 
     Raises:
         InputError: what is said and what is seen contradict each other, or a name says two things
             (``E_KIND_UNCLEAR``).
     """
-    source = path if path is not None else volume.meta.get("filename_or_obj")
+    source = volume.meta.get("filename_or_obj")
     place = Path(str(source)) if isinstance(source, (str, Path)) else None
     said = [found for found in (_in_header(volume), _in_sidecar(place), _in_name(place)) if found]
     folder = _in_folder(place)
@@ -163,15 +162,7 @@ def _in_header(volume: MetaTensor) -> _Evidence | None:
 
 def _in_sidecar(path: Path | None) -> _Evidence | None:
     """``Modality`` of the JSON that dcm2niix and BIDS put beside an image; a tracer means PET or SPECT."""
-    if path is None or not path.is_file():
-        return None
-    beside = path.with_name(re.sub(r"(\.nii)?\.[^.]+$", "", path.name) + ".json")
-    try:
-        said = json.loads(beside.read_text()) if beside.is_file() else None
-    except (OSError, ValueError):
-        return None
-    if not isinstance(said, dict):
-        return None
+    said = read_sidecar(path) if path is not None and path.is_file() else {}
     kind = _modality(said.get("Modality"))
     if kind:
         return _Evidence((kind,), "its JSON")
@@ -285,12 +276,16 @@ def _is_like_hu(values: np.ndarray) -> bool:
 
 
 def _unclear(volume: MetaTensor, role: str, told: str, *kinds: str) -> InputError:
-    option = f"--{role}-kind" if role in ("reference", "second") else "--reference-kind or --second-kind"
     return InputError(
         f"{name_of(volume)}: what it is cannot be told: {told}. "
-        f"Say which it is with {option} {' or '.join(dict.fromkeys(kinds))}.",
+        f"Say which it is with {option_of(role)} {' or '.join(dict.fromkeys(kinds))}.",
         "E_KIND_UNCLEAR",
     )
+
+
+def option_of(role: str) -> str:
+    """The option that says what a source is: of ``"reference"`` or ``"second"``; both options for any other role."""
+    return f"--{role}-kind" if role in ("reference", "second") else "--reference-kind or --second-kind"
 
 
 def _list(kinds: tuple[str, ...]) -> str:

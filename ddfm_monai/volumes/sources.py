@@ -51,6 +51,7 @@ class Source:
 
     @property
     def is_colour(self) -> bool:
+        """Whether it is RGB."""
         return self.volume.shape[0] == 3
 
     @property

@@ -7,7 +7,6 @@ DICOM headers, or from the JSON beside a file (BIDS, dcm2niix); what is missing 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfm_monai.errors import InputError
+from ddfm_monai.volumes.sidecar import read_sidecar
 from ddfm_monai.volumes.sources import Source
 
 __all__ = ["Suv", "suv_of"]
@@ -91,13 +91,8 @@ def suv_of(source: Source, role: str) -> Suv:
 
 def _sidecar(source: Source) -> dict[str, Any]:
     """What the JSON of a file says, in Bq, kg and seconds; of dcm2niix's and BIDS's keys."""
-    path = Path(str(source.volume.meta.get("filename_or_obj", "")))
-    beside = path.with_name(re.sub(r"(\.nii)?\.[^.]+$", "", path.name) + ".json") if path.name else path
-    try:
-        said = json.loads(beside.read_text()) if beside.is_file() else {}
-    except (OSError, ValueError):
-        said = {}
-    if not isinstance(said, dict):
+    said = read_sidecar(Path(str(source.volume.meta.get("filename_or_obj", ""))))
+    if not said:
         return {}
     dose = _number(said, "InjectedRadioactivity")
     unit = _BECQUEREL.get(str(said.get("InjectedRadioactivityUnits")).lower())

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
 
-from ddfm_monai.volume import is_picture
-from ddfm_monai.volumes.registration.search import COARSE, Search, displacement, field_of_view
+from ddfm_monai.volumes.registration.search import COARSE, Search, displacement, volume_in_view
+from ddfm_monai.volumes.registration.similarity import can_be_matched
 
 __all__ = ["Alignment", "look_at_alignment"]
 
-_FEWEST_SLICES = 4
 _LEAST_APART = 7.0  # mm
 _LEAST_GAIN = 0.12
 
@@ -50,9 +49,9 @@ def look_at_alignment(reference01: MetaTensor, second01: MetaTensor) -> Alignmen
         None where that says nothing: pictures, fewer than four slices, nothing to see.
     """
     volumes = reference01, second01
-    if any(is_picture(volume) or min(volume.shape[1:]) < _FEWEST_SLICES for volume in volumes):
+    if not all(map(can_be_matched, volumes)):
         return None
-    small, large = sorted(volumes, key=field_of_view)
+    small, large = sorted(volumes, key=volume_in_view)
     search = Search(small, large)
     as_they_lie = np.eye(4)
     best = search.refine(as_they_lie, COARSE)

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from ddfm_monai import space
 from ddfm_monai.errors import InputError
-from ddfm_monai.volume import is_picture, name_of
+from ddfm_monai.volume import name_of
 from ddfm_monai.volumes.colour import to_luma
 from ddfm_monai.volumes.registration.evidence import ELSEWHERE, gather
 from ddfm_monai.volumes.registration.result import Evidence, Registration
-from ddfm_monai.volumes.registration.search import COARSE, FINE, MIDDLE, Found, Search, displacement, field_of_view
+from ddfm_monai.volumes.registration.search import COARSE, FINE, MIDDLE, Found, Search, displacement, volume_in_view
+from ddfm_monai.volumes.registration.similarity import FEWEST_SLICES, can_be_matched
 
 __all__ = ["Examination", "doubts_about", "examine", "needless", "register_rigid"]
 
-_MINIMUM_SLICES = 4
 _COARSE_APART, _MIDDLE_APART = 6.0, 4.0  # mm; results that are nearer to each other are one
 _MIDDLE_KEPT, _FINE_KEPT = 8, 3
 _LEAST_MATCH = 0.06
@@ -166,7 +166,7 @@ class Examination:
 
 def examine(fixed: MetaTensor, moving: MetaTensor) -> Examination:
     """Find the best match of two volumes, ``(1, X, Y, Z)`` in [0, 1], and gather the evidence for it."""
-    inverted = field_of_view(moving) < field_of_view(fixed)
+    inverted = volume_in_view(moving) < volume_in_view(fixed)
     search = Search(*((moving, fixed) if inverted else (fixed, moving)))
     optima = _optima(search)
     best = optima[0]
@@ -194,9 +194,9 @@ def _grey(volume: MetaTensor) -> MetaTensor:
 
 
 def _check_registrable(volume: MetaTensor) -> None:
-    if is_picture(volume) or min(volume.shape[1:]) < _MINIMUM_SLICES:
+    if not can_be_matched(volume):
         raise InputError(
             f"{name_of(volume)}, {' x '.join(str(n) for n in volume.shape[1:])}, cannot be registered; expected a 3-D "
-            f"volume with at least {_MINIMUM_SLICES} slices. Align the sources first and fuse without registration.",
+            f"volume with at least {FEWEST_SLICES} slices. Align the sources first and fuse without registration.",
             "E_REGISTRATION_INPUT",
         )

@@ -16,7 +16,7 @@ from ddfm_monai import space
 from ddfm_monai.volume import grid_of
 from ddfm_monai.volumes.registration.similarity import BODY, Similarity
 
-__all__ = ["COARSE", "FINE", "HEAD_RADIUS", "MIDDLE", "Found", "Search", "displacement", "field_of_view"]
+__all__ = ["COARSE", "FINE", "HEAD_RADIUS", "MIDDLE", "Found", "Search", "displacement", "volume_in_view"]
 
 HEAD_RADIUS = 80.0
 """mm; rotations are counted by the way of a point at this distance."""
@@ -55,12 +55,12 @@ class Found:
 
 
 def displacement(first: space.Affine, second: space.Affine, points: NDArray[np.float64]) -> float:
-    """How far ``(N, 3)`` points lie apart under two transforms, mean in mm."""
+    """How far ``(N, 3)`` points (RAS mm) lie apart under two ``(4, 4)`` transforms, mean in mm."""
     return float(np.linalg.norm(space.apply(first, points) - space.apply(second, points), axis=1).mean())
 
 
-def field_of_view(volume: MetaTensor) -> float:
-    """mm³"""
+def volume_in_view(volume: MetaTensor) -> float:
+    """The size of a field of view, mm³."""
     shape, affine = grid_of(volume)
     return float(abs(np.linalg.det(affine[:3, :3])) * np.prod(shape))
 
@@ -91,7 +91,8 @@ class Search:
     def starts(self) -> list[space.Affine]:
         """Places to begin from: as the volumes lie, centre on centre, mass on mass, and the best of a wide lattice.
 
-        Shifts are tried over all of the overlap first, then rotations to 30 degrees at the best of them.
+        Shifts are tried over all of the overlap first, then rotations to 22 degrees, and quarter turns, at the best of
+        them.
         """
         coarse = self.at(COARSE)
         anchors = [
@@ -104,18 +105,11 @@ class Search:
         turned += [shift @ self._about_centre(turn) for shift in anchors[1:] for turn in _quarter_turns()]
         return anchors + self._best(turned, anchors, _STARTS, _START_DISTANCE)
 
-    def refine(
-        self, start: space.Affine, level: Level, part: NDArray[np.intp] | None = None, evaluations: int | None = None
-    ) -> Found:
-        """The best match near ``start``, by simplex search.
-
-        Args:
-            part: indices of the points that count; by default all.
-            evaluations: instead of the level's.
-        """
+    def refine(self, start: space.Affine, level: Level, evaluations: int | None = None) -> Found:
+        """The best match near ``start``, by simplex search of at most so many evaluations (by default the level's)."""
         similarity = self.at(level)
         answer = minimize(
-            lambda steps: -similarity(start @ self.move(steps), part),
+            lambda steps: -similarity(start @ self.move(steps)),
             np.zeros(6),
             method="Nelder-Mead",
             options={

@@ -8,21 +8,28 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ddfm_monai import space
-from ddfm_monai.volume import affine_of
+from ddfm_monai.volume import affine_of, is_picture
 
-__all__ = ["BODY", "Similarity", "WorkingImage"]
+__all__ = ["BODY", "FEWEST_SLICES", "Similarity", "WorkingImage", "can_be_matched"]
 
 BODY = 0.1
 """Grey in [0, 1] above which a voxel counts as the patient's body."""
 
+FEWEST_SLICES = 4
+"""With fewer voxels along an axis there is nothing to be matched along it."""
+
 _WORKING_SPACING = 2.5  # mm; averaging to about this grid loses nothing for a rigid fit and bounds the time
-_MINIMUM_SLICES = 4
 _BINS = 32
 _MINIMUM_COVER = 0.1
 _MINIMUM_PART_COVER = 0.7
 _SEED = 3407
 
 Points = NDArray[np.float32]
+
+
+def can_be_matched(volume: MetaTensor) -> bool:
+    """Whether a volume can be matched with another: it is no picture, and thick enough along every axis."""
+    return not is_picture(volume) and min(volume.shape[1:]) >= FEWEST_SLICES
 
 
 class WorkingImage:
@@ -38,11 +45,6 @@ class WorkingImage:
         self.data = ndimage.gaussian_filter(data, blur / space.spacing_of(self.affine), mode="nearest")
         self._flat = self.data.ravel()
         self._to_index = np.linalg.inv(self.affine)
-
-    @property
-    def size(self) -> float:
-        """Of the field of view, mm³."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])) * np.prod(self.data.shape))
 
     @property
     def centre(self) -> NDArray[np.float64]:
@@ -101,7 +103,7 @@ def _averaged(volume: MetaTensor) -> tuple[NDArray[np.float32], space.Affine]:
     data = volume.as_tensor()[0].detach().cpu().numpy()
     affine = affine_of(volume)
     factors = np.maximum(1, np.rint(_WORKING_SPACING / space.spacing_of(affine)).astype(int))
-    factors = np.maximum(1, np.minimum(factors, np.array(data.shape) // _MINIMUM_SLICES))
+    factors = np.maximum(1, np.minimum(factors, np.array(data.shape) // FEWEST_SLICES))
     counts = np.array(data.shape) // factors
     data = data[tuple(slice(n) for n in counts * factors)]
     blocks = data.reshape([int(n) for pair in zip(counts, factors, strict=True) for n in pair])
@@ -134,19 +136,13 @@ class Similarity:
         self.values, _ = self.small.at(self.points, np.eye(4))
         self._bins = np.rint(np.clip(self.values, 0, 1) * (_BINS - 1)).astype(np.intp)
 
-    def __call__(self, transform: space.Affine, part: NDArray[np.intp] | None = None) -> float:
-        """The match, 0 to 1.
-
-        Args:
-            transform: (4, 4) RAS mm, a point of the small volume to one of the large volume.
-            part: indices of the points that count; by default all.
-        """
-        points, bins = (self.points, self._bins) if part is None else (self.points[:, part], self._bins[part])
-        values, inside = self.large.at(points, transform)
-        cover = len(values) / len(bins)
+    def __call__(self, transform: space.Affine) -> float:
+        """The match, 0 to 1, under a (4, 4) transform, RAS mm: a point of the small volume to one of the large one."""
+        values, inside = self.large.at(self.points, transform)
+        cover = len(values) / len(self._bins)
         if cover < _MINIMUM_COVER:
             return 0.0
-        joint = _joint_histogram(bins[inside], values)
+        joint = _joint_histogram(self._bins[inside], values)
         together = _entropy(joint)
         if together <= 0:
             return 0.0
