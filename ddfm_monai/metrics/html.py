@@ -30,6 +30,7 @@ figcaption { text-align: center; color: var(--faint) }
 @media (max-width: 800px) { .slice { grid-template-columns: repeat(2, 1fr) } }
 """
 
+_FEW = ("SSIM_range2", "VIF", "Qabf")  # said beside each slice
 _ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 
 
@@ -87,7 +88,7 @@ def _slice(evaluation: Evaluation, k: int) -> str:
         over = _overlay(evaluation.flags[k]) if name == "fused" else ""
         figures.append(f"<figure>{_image(view, name)}{over}<figcaption>{escape(caption)}</figcaption></figure>")
     measured = evaluation.slices.get(k, {})
-    few = ", ".join(f"{name} {measured[name]:.2f}" for name in ("SSIM", "VIF", "Qabf") if name in measured)
+    few = ", ".join(f"{name.replace('_', ' ')} {measured[name]:.2f}" for name in _FEW if name in measured)
     return f"<div class='slice'><h3>Slice {k} <span class='faint'>{few}</span></h3>{''.join(figures)}</div>"
 
 
