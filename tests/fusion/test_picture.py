@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from ddfm_monai.errors import InputError
+from ddfm_monai.fusion.outputs import write_preview
 from ddfm_monai.fusion.picture import registration_picture, save_mosaic, save_picture
+from ddfm_monai.fusion.pipeline import FusionResult
 from ddfm_monai.volumes import make_volume
 
 PANELS = [(18 + 310 * column, 318 + 310 * column) for column in range(3)]
@@ -205,3 +207,19 @@ def test_uncertainty_makes_a_fourth_column_of_its_own_scale(tmp_path):
     assert picture.width == 2 * 18 + 4 * 300 + 3 * 10
     pixels = np.asarray(picture)
     assert np.array_equal(pixels[60:300, 948:1248], pixels[60:300, 638:938])
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_pet_is_in_colour_where_the_result_is(tmp_path, colour):
+    """What a grey result was fused from is shown as it was fused: in grey."""
+    matrix = np.diag([3.0, 3.0, 3.0, 1.0])
+    matrix[:3, 3] = -43.5
+    volume = ball_right_front(matrix, (30, 30, 30))
+    scaling = {"low": 0.0, "high": 1.0}
+    made = {"reference": {"scaling": {**scaling, "kind": "mr"}}, "second": {"scaling": {**scaling, "kind": "pet"}}}
+    result = FusionResult(volume, {**made, "colour": colour}, None, None, volume, volume)
+    write_preview(result, tmp_path / "out.png")
+    picture = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
+    reference, second = (np.ptp(picture[60:300, left + 30 : right - 30], axis=-1).max() for left, right in PANELS[:2])
+    assert reference < 120  # a letter in gold
+    assert (second > 160) == colour

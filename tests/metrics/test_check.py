@@ -107,6 +107,16 @@ def test_texture_of_neither_source_is_flagged_in_its_detail(sources: tuple[np.nd
     assert np.mean(flags[blob(30) > 0.5] == FLAGS["detail"]) > 0.6
 
 
+def test_where_sources_are_flat_the_rule_is_that_of_the_head() -> None:
+    """A small lesion in even tissue comes through as all of the head does; what stands in the air is no rule."""
+    head = blob(40) > 0.5
+    tissue = 110 + 14 * texture(1, 4) * (1 - blob(12)) + 25 * blob(3)
+    a = grey(np.where(head, tissue, np.clip(5 + 2.5 * texture(5, 5), 0, 10)))
+    b = grey(np.where(head, 90, 0))
+    flags = check_fusion(grey(np.where(head, 0.8 * a + 20, 20.0 * a)), a, b).flags
+    assert not flags[blob(25) > 0.5].any()
+
+
 def test_denoising_is_no_smoothing(sources: tuple[np.ndarray, np.ndarray]) -> None:
     """Noise that both sources have everywhere may go."""
     head = sources[0] > 0

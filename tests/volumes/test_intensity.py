@@ -199,6 +199,16 @@ def test_noise_in_the_air_is_background_and_dark_tissue_is_not(noise):
     assert mask[inner & solid].mean() > 0.995
 
 
+@pytest.mark.parametrize("noise", [4.0, 8.0, 20.0])
+def test_noise_that_was_clipped_at_zero_is_background(noise):
+    """Half of the air is 0, so its median absolute deviation is too."""
+    source = volume(np.maximum(mr() + np.random.default_rng(0).normal(0, noise, SHAPE), 0))
+    scaling = choose_scaling(source, "mr")
+    mask = foreground_mask(scaling.apply(source), scaling.air)[0].numpy()
+    assert mask[~ndimage.binary_dilation(mr() > 0, iterations=2)].mean() < 0.001
+    assert mask[ndimage.binary_erosion(mr() > 0, iterations=2)].mean() > 0.99
+
+
 def test_a_clean_background_is_exact():
     for array in (mr(), np.rint(mr() / 4)):
         source = volume(array)

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from monai.data.meta_tensor import MetaTensor
 from PIL import Image
 
 from ddfm_monai.errors import InputError, UsageError
@@ -455,6 +456,11 @@ def test_codes_of_zero_stay_and_the_grid_stays_with_them(tmp_path):
         assert (int(header["sform_code"]), int(header["qform_code"])) == (0, 0)
     np.testing.assert_allclose(affine_of(read_volume(tmp_path / "again.nii.gz")), affine_of(volume))
     np.testing.assert_allclose(itk_affine(tmp_path / "again.nii.gz"), itk_affine(tmp_path / "uncoded.nii.gz"))
+
+
+def test_a_tensor_without_an_affine_has_an_unknown_place():
+    assert place_is_unknown(MetaTensor(RAMP[None]))
+    assert not place_is_unknown(MetaTensor(RAMP[None], affine=torch.from_numpy(MATRIX)))
 
 
 def test_an_nrrd_or_metaimage_without_a_space_has_an_unknown_place(tmp_path):

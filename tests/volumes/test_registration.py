@@ -14,6 +14,7 @@ from ddfm_monai.errors import InputError
 from ddfm_monai.volumes import affine_of, make_volume, register_rigid, resample_to
 from ddfm_monai.volumes.registration.result import Evidence
 from ddfm_monai.volumes.registration.rigid import doubts_about
+from ddfm_monai.volumes.registration.similarity import Similarity
 
 from .helpers import affine, head, noise
 
@@ -187,3 +188,16 @@ def test_a_word_answers_for_the_shape_alone(seen, doubts, left_by_the_word):
 def test_single_slices_are_refused(mr, volume):
     with pytest.raises(InputError, match="cannot be registered"):
         register_rigid(mr, volume)
+
+
+def test_what_is_common_by_itself_says_nothing_of_a_part(mr):
+    """Of two volumes that know nothing of each other no pair of grey levels speaks for a place, however frequent."""
+    unrelated = make_volume(np.random.default_rng(1).random(mr.shape).astype(np.float32), affine_of(mr))
+    here, everywhere = np.eye(4), np.arange(8000)
+    likeness = {}
+    for name, other in (("itself", mr), ("unrelated", unrelated)):
+        similarity = Similarity(mr, other, blur=3.0, count=8000)
+        ratios = similarity.log_ratios(here)
+        likeness[name] = similarity.mean_ratio(ratios, here, np.zeros(3), everywhere)
+    assert abs(likeness["unrelated"]) < 0.1
+    assert likeness["itself"] > 1

@@ -146,6 +146,13 @@ def test_a_ct_whose_zero_cannot_be_found_is_said_to_be_in_doubt():
     assert any("neither air" in warning for warning in source.warnings)
 
 
+def test_noise_around_a_pets_offset_does_not_make_its_air_bright():
+    noise = np.random.default_rng(0).normal(0, 300, head("pet").shape)
+    source = Variant("pet", "", lambda v: v + noise - 20000, "i2").source()
+    assert source.scaling.low == pytest.approx(-20000, abs=50)
+    check(levels(source, "pet"), "pet", 5)
+
+
 def test_the_background_of_a_zscored_mri_is_background_and_its_mean_tissue_is_not():
     volume = make_volume(variants.zscored(head("mr"))[None].astype(np.float32), AFFINE)
     inside = (volume[0] == 0).nonzero()
