@@ -73,7 +73,11 @@ def bundle_folder(name: str) -> Path:
     for folder in (package / "_bundles" / name, package.parent / "bundles" / name):
         if (folder / "configs").is_dir():
             return folder
-    raise UsageError(f"{name}: this installation of ddfm-monai has no such bundle.", "E_BUNDLE")
+    raise UsageError(
+        f"{name}: this installation of ddfm-monai has no such bundle. ddfm_fusion comes with every installation, "
+        "ddfm_prior with a checkout of the repository.",
+        "E_BUNDLE",
+    )
 
 
 def bundle_root() -> str:

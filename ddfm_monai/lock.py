@@ -64,7 +64,10 @@ def _acquire(path: Path) -> None:
         with os.fdopen(handle, "w") as file:
             json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
         return
-    raise UsageError(f"{path}: another batch or fusion has just begun to write here.", "E_LOCKED")
+    raise UsageError(
+        f"{path}: another batch or fusion has just begun to write here. Wait for it, or choose another output.",
+        "E_LOCKED",
+    )
 
 
 def _take_over_if_stale(path: Path) -> None:

@@ -138,6 +138,8 @@ def index_page(title: str, lead: Iterable[str], cases: Sequence[Case], left_out:
     Args:
         title: what was done.
         lead: sentences above the table.
+        cases: a row each, in this order.
+        left_out: what stands below them, without pictures.
     """
     parts = [f"<p>{escape(sentence)}</p>" for sentence in lead]
     parts.append(f"<p class='warning'><b>{NOTICE}</b> Look at the sources before you believe a fused picture.</p>")

@@ -29,7 +29,9 @@ def new_case_folder(target: Path) -> Iterator[Path]:
         UsageError: ``target`` is something else than an empty folder or a case folder (``E_OUTPUT_EXISTS``).
     """
     if target.exists() and not ((target / _MARKER).is_file() or (target.is_dir() and not any(target.iterdir()))):
-        raise UsageError(f"{target}: holds other things than a result; it is not replaced.", "E_OUTPUT_EXISTS")
+        raise UsageError(
+            f"{target}: holds other things than a result; it is not replaced. Choose another folder.", "E_OUTPUT_EXISTS"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".tmp-{target.name}-{uuid.uuid4().hex}")
     temporary.mkdir(mode=0o700)

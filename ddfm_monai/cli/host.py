@@ -99,12 +99,14 @@ class Host:
             self.bar.update(self.pairs, visible=True)
 
     def progress(self, progress: Progress) -> None:
+        """One step of the pair that was begun last."""
         if self.events:
             self.events(progress)
         else:
             self.bar.update(self.task, completed=progress.done, total=progress.total)
 
     def say(self, text: str, level: str = "info") -> None:
+        """A sentence; ``level`` is ``"info"`` or ``"warning"``, which a quiet person is told as well."""
         if self.events:
             self.events.log(text, level)
         elif not (self.quiet and level == "info"):

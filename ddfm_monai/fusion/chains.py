@@ -36,7 +36,7 @@ def batch_size_for(free_bytes: int, bytes_per_slice: int) -> int:
 
 @torch.no_grad()
 def bytes_per_slice(network: Prior, height: int, width: int) -> int:
-    """What one evaluation of one slice takes of a CUDA device's memory, by trying it."""
+    """What one evaluation of a slice of ``height`` x ``width`` pixels takes of a CUDA device's memory, by trying it."""
     device = network.device
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)

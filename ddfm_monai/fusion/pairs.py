@@ -258,7 +258,11 @@ def _is_volume(path: Path) -> bool:
 
 
 def volumes_in(folder: Path) -> dict[str, Path]:
-    """Stem to path of the volumes and pictures directly inside a folder, sorted by name."""
+    """Stem to path of the volumes and pictures directly inside a folder, sorted by name.
+
+    Raises:
+        UsageError: two of them differ in their endings only.
+    """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if _is_volume(path):

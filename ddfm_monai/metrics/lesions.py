@@ -124,7 +124,12 @@ def lesion_probes(a: Any, b: Any) -> dict[str, LesionProbe]:
 
 
 def transferred(clean: Any, altered: Any, lesion: Array) -> float:
-    """<dF, L> / <L, L> of two fusions, without and with the lesions L: the mean over all lesions of the array."""
+    """<dF, L> / <L, L>: the mean over all lesions of the array.
+
+    Args:
+        clean, altered: two fusions, grey levels, without and with the lesions.
+        lesion: L, of the same shape (:class:`LesionProbe`).
+    """
     change = np.asarray(altered, dtype=np.float64) - np.asarray(clean, dtype=np.float64)
     return float(np.sum(change * lesion) / np.sum(lesion * lesion))
 
@@ -163,7 +168,7 @@ def shared_lesion_transfer(fuse: Fuse, a: Any, b: Any, ratio: float = 1.0) -> di
 
 
 def shared_lesion_probes(a: Any, b: Any, ratio: float = 1.0) -> dict[str, SharedProbe]:
-    """The four altered pairs of `shared_lesion_transfer`."""
+    """The four altered pairs of `shared_lesion_transfer`, whose arguments and errors these are."""
     a8, b8 = _pair(a, b)
     sizes = AMPLITUDE * min(1.0, 1 / ratio), AMPLITUDE * min(1.0, ratio)
     probes = {}

@@ -56,7 +56,15 @@ def add_noise(
 
 
 def noise_psnr(clean: Any, noisy: Any, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> dict[str, float]:
-    """PSNR (peak 255, dB) of two fusions over the whole slice and over the head, mean over foreground slices."""
+    """PSNR (peak 255, dB) of two fusions over the whole slice and over the head, mean over foreground slices.
+
+    Args:
+        clean, noisy: the fusions, ``(H, W)`` or ``(X, Y, Z)``, grey levels 0..255.
+        a, b: the clean sources, of the same shape.
+
+    Raises:
+        InputError: shapes differ, or no slice holds foreground.
+    """
     clean, noisy = np.asarray(clean, dtype=np.float64), np.asarray(noisy, dtype=np.float64)
     if not clean.shape == noisy.shape == a.shape == b.shape:
         raise InputError(f"Shapes differ: sources {a.shape}, {b.shape}, fused {clean.shape}, {noisy.shape}.")

@@ -50,6 +50,10 @@ def noise_spectrum(kind: str, shape: tuple[int, int]) -> Array:
 
 
 def coloured_noise(kind: str, shape: tuple[int, ...], sd: float, random: np.random.Generator) -> Array:
-    """Gaussian noise of that kind, ``(..., H, W)``, standard deviation ``sd``; each plane by itself, periodic."""
+    """Gaussian noise of that kind, ``(..., H, W)``, of standard deviation ``sd``; each plane by itself, periodic.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
     amplitude = np.sqrt(noise_spectrum(kind, (shape[-2], shape[-1])))
     return sd * np.fft.ifft2(np.fft.fft2(random.normal(size=shape)) * amplitude).real

@@ -39,7 +39,7 @@ def evaluate_pair(fused: Any, a: Any, b: Any) -> dict[str, float]:
 
 
 def evaluate_slices(fused: Any, a: Any, b: Any) -> dict[int, dict[str, float]]:
-    """As `evaluate_pair`, but slice by slice: slice index to its metrics (a single slice has index 0)."""
+    """As `evaluate_pair`, errors too, but slice by slice: slice index to its metrics (a single slice has index 0)."""
     fused, a, b = as_grey8(fused, "fused"), as_grey8(a, "first source"), as_grey8(b, "second source")
     require_same_shape(fused, a, b)
     if min(fused.shape[:2]) < SMALLEST_SIDE:

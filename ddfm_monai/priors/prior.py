@@ -41,6 +41,7 @@ class Prior(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where its weights are."""
         return next(self.network.parameters()).device
 
     def on(self, device: torch.device, precision: torch.dtype) -> Prior:
@@ -114,7 +115,13 @@ class _OnSchedule(nn.Module):
 
 
 def ready(network: nn.Module, name: str, sha256: str) -> Prior:
-    """A network as a prior for inference, laid out in memory for it."""
+    """A network as a prior for inference, laid out in memory for it.
+
+    Args:
+        network: noise prediction with ``in_channels`` and ``stride``; is changed in place.
+        name: what provenance calls it.
+        sha256: of its weights, 64 hex digits.
+    """
     fast = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Prior(fast, name, sha256).eval().requires_grad_(False)
 

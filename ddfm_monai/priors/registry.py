@@ -243,7 +243,11 @@ def _read_card(path: Path, name: str, weights: Path | None = None) -> PriorCard:
             about=card.get("card", {}),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not a prior's configuration ({error}).", "E_PRIOR_CONFIG") from None
+        raise UsageError(
+            f"{path}: not a prior's configuration ({error}). Expected is what the training bundle writes, or guided "
+            "diffusion's settings alone.",
+            "E_PRIOR_CONFIG",
+        ) from None
 
 
 def _build(card: PriorCard) -> nn.Module:
@@ -257,5 +261,6 @@ def _build(card: PriorCard) -> nn.Module:
             return ARCHITECTURES[card.architecture](**card.config)
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"{card.name}: its configuration does not make a network ({error}).", "E_PRIOR_CONFIG"
+            f"{card.name}: its configuration does not make a network ({error}). Correct the JSON beside the weights.",
+            "E_PRIOR_CONFIG",
         ) from None

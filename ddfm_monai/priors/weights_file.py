@@ -50,7 +50,11 @@ def fill(network: nn.Module, path: Path, sha256: str = "") -> str:
         if is_out_of_memory(error):
             raise
         reason = str(error).strip().splitlines()[-1].strip()
-        raise UsageError(f"{path}: the weights do not fit their network ({reason}).", "E_PRIOR_CONFIG") from None
+        raise UsageError(
+            f"{path}: the weights do not fit their network ({reason}). Put the configuration of these weights beside "
+            "them.",
+            "E_PRIOR_CONFIG",
+        ) from None
     return digest
 
 
@@ -59,11 +63,16 @@ def _read(path: Path) -> Any:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise UsageError(f"{path}: not a safetensors file ({error}).", "E_PRIOR_FILE") from None
+            raise UsageError(
+                f"{path}: not a safetensors file ({error}). Copy or export it again.", "E_PRIOR_FILE"
+            ) from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for broken or unsafe pickles
         if isinstance(error, OSError) or is_out_of_memory(error):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"{path}: cannot be read as plain weights ({reason}).", "E_PRIOR_FILE") from None
+        raise UsageError(
+            f"{path}: cannot be read as plain weights ({reason}). Save the state dict alone, or as safetensors.",
+            "E_PRIOR_FILE",
+        ) from None

@@ -116,7 +116,10 @@ class Checkpoints:
         self.folder, self.states, self.sampler, self.keep_every = Path(folder), states, sampler, keep_every
         self.resume = Path(resume) if resume else None
         if self.resume and not self.resume.is_file():
-            raise UsageError(f"{self.resume}: no such checkpoint to resume from.", "E_NO_CHECKPOINT")
+            raise UsageError(
+                f"{self.resume}: no such checkpoint to resume from. Check the path, or leave --resume out.",
+                "E_NO_CHECKPOINT",
+            )
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.load)
