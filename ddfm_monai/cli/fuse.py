@@ -223,12 +223,12 @@ class _Plan:
                 if path.resolve() in sources:
                     raise UsageError(f"{path}: is a source; sources are never written to. Choose another output.")
             standing = [path for path in names.values() if path.exists()]
-            record, reasons = self._earlier(job, names) if standing and not self.overwrite else ({}, [])
-            if standing and not self.overwrite and not reasons and self.is_folder:
+            if standing and not self.overwrite:
+                record, reasons = self._earlier(job, names)
+                if reasons or not self.is_folder:
+                    raise UsageError(_in_the_way(standing[0], reasons), "E_OUTPUT_EXISTS")
                 done.append((job, record))
                 continue
-            if standing and not self.overwrite:
-                raise UsageError(_in_the_way(standing[0], reasons), "E_OUTPUT_EXISTS")
             for path in names.values():
                 check_writable_target(path, self.overwrite)
             to_do.append(job)

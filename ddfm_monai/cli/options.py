@@ -31,13 +31,11 @@ def choice(name: str) -> type[Enum]:
     return cast(type[Enum], Enum(name, {value: value for value in choices}, type=str))
 
 
-def with_settings(
-    only: Collection[str] = (), without: Collection[str] = ()
-) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command that takes ``settings: FusionSettings`` an option for each setting (of these, or but these)."""
+def with_settings(only: Collection[str] = ()) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command that takes ``settings: FusionSettings`` an option for each setting, or for some only."""
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
-        offered = [x for x in fields(FusionSettings) if x.name not in without and (not only or x.name in only)]
+        offered = [x for x in fields(FusionSettings) if not only or x.name in only]
 
         @wraps(command)
         def run(**given: Any) -> int:

@@ -12,8 +12,6 @@ def progress_text(progress: dict) -> str:
     stages = {
         "read": _("Reading"),
         "register": _("Aligning"),
-        "resample": _("Resampling"),
-        "prior": _("Loading the prior"),
         "fuse": _("Fusing"),
         "write": _("Writing"),
     }

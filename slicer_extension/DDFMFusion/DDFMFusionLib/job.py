@@ -185,7 +185,6 @@ def start_job(
     command: list[str],
     make_arguments: Callable[[Path], list[str]],
     cancelled: str,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Job:
     """Make a private folder, let it be filled, and start the worker on it.
 
@@ -194,7 +193,6 @@ def start_job(
         command: what runs ``ddfm``.
         make_arguments: writes the worker's inputs into the folder and returns its arguments.
         cancelled: what is said after a cancel.
-        clock: see :class:`Job`.
 
     Raises:
         FusionProblem: the worker cannot be started, or as ``make_arguments`` raises.
@@ -212,7 +210,7 @@ def start_job(
         if isinstance(error, OSError):
             raise FusionProblem(_("The worker could not be started: {error}").format(error=error)) from error
         raise
-    return Job(worker, folder, parse_line, clock, cancelled)
+    return Job(worker, folder, parse_line, cancelled=cancelled)
 
 
 def _remove_left_over(parent: Path) -> None:

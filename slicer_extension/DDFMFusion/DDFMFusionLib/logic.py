@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,13 +150,11 @@ def start_fusion(
     second: slicer.vtkMRMLScalarVolumeNode,
     settings: FusionSettings,
     command: list[str] | None = None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Fusion:
     """Write both volumes to a temporary folder and start the worker on them.
 
     Args:
         command: what runs ``ddfm``; by default Slicer's Python with ``-m ddfm_monai``.
-        clock: seconds; see :class:`.job.FusionJob`.
 
     Raises:
         FusionProblem: no disk space, or the worker cannot be started.
@@ -175,18 +172,16 @@ def start_fusion(
         command or worker_command(),
         arguments,
         _("The fusion was cancelled."),
-        clock,
     )
     return Fusion(job, exported[0], reference.GetID(), second.GetID())
 
 
 def load_sample_pair(
-    folder: Path, command: list[str] | None = None, meanwhile: Callable[[], None] = lambda: None
+    folder: Path, meanwhile: Callable[[], None] = lambda: None
 ) -> list[slicer.vtkMRMLScalarVolumeNode]:
     """Make the phantom with ddfm-monai in ``folder`` and load its MRI and CT.
 
     Args:
-        command: the Python to use; by default Slicer's.
         meanwhile: called while it is made; see `.process.run`.
 
     Raises:
@@ -196,8 +191,7 @@ def load_sample_pair(
         "import sys; from ddfm_monai.phantom import write_phantom; "
         "write_phantom(sys.argv[1], resolution=float(sys.argv[2]))"
     )
-    python = command or [slicer_python()]
-    code, output = run([*python, "-c", script, str(folder), str(SAMPLE_RESOLUTION_MM)], meanwhile=meanwhile)
+    code, output = run([slicer_python(), "-c", script, str(folder), str(SAMPLE_RESOLUTION_MM)], meanwhile=meanwhile)
     if code != 0:
         raise FusionProblem(_("The sample volumes could not be made."), output)
     return [scene.load_volume(folder / f"{name}.nii.gz", f"Phantom {name.upper()}") for name in ("mri", "ct")]
