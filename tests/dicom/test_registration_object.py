@@ -73,6 +73,8 @@ def test_rotations_are_made_orthonormal(apart: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
     assert np.linalg.det(rotation) == pytest.approx(1)
     np.testing.assert_allclose(nearest_rigid(rigid(33, SHIFT)), rigid(33, SHIFT), atol=1e-12)
+    mirrored = nearest_rigid(np.diag([1.0, 1.0, -0.9, 1.0]))
+    np.testing.assert_allclose(mirrored, np.eye(4), atol=1e-12)
 
 
 def test_registered_case_writes_it_and_a_scan_uses_it(apart: Path, tmp_path: Path, tiny_prior_path: Path) -> None:
