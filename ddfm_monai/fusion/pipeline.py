@@ -26,6 +26,7 @@ from ddfm_monai.priors import Prior, as_prior
 from ddfm_monai.priors.precision import choose_precision
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.settings import DEFAULT_PRIOR, FusionSettings, takes_settings
+from ddfm_monai.switches import META_TRACKED, SINGLE_PRECISION
 from ddfm_monai.volume import in_space_of, name_of, spacing_of
 from ddfm_monai.volumes import (
     Alignment,
@@ -111,6 +112,19 @@ def fuse_volumes(
         TypeError: for a setting that does not exist.
     """
     chosen = replace(settings or FusionSettings(), **changes)
+    with META_TRACKED.held(), SINGLE_PRECISION.held():
+        return _fuse(reference, second, prior, chosen, progress, begin)
+
+
+def _fuse(
+    reference: MetaTensor | str | Path | Source,
+    second: MetaTensor | str | Path | Source,
+    prior: nn.Module | str | Path,
+    chosen: FusionSettings,
+    progress: ProgressCallback,
+    begin: Callable[[Meeting], None],
+) -> FusionResult:
+    """The way of the data, step by step."""
     started = time.monotonic()
     a = _read(reference, "reference", chosen, progress)
     b = _read(second, "second", chosen, progress)

@@ -400,7 +400,7 @@ def test_voxels_do_not_begin_inside_the_header(tmp_path, image):
 def test_what_is_no_nifti_is_called_that(tmp_path):
     """Compressed twice, its first bytes are no header; that its spacing is impossible would help nobody."""
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(gzip.compress(header_bytes(tmp_path) * 3)))
-    with pytest.raises(InputError, match="another kind of file .no NIfTI header"):
+    with pytest.raises(InputError, match=r"another kind of file \(no NIfTI header"):
         read_volume(tmp_path / "a.nii.gz")
 
 

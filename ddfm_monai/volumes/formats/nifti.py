@@ -85,7 +85,7 @@ def _header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
     start = file.read(540)
     second = start[4:8] == b"n+2\0" or start[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")
     kind = nib.Nifti2Header if second else nib.Nifti1Header
-    if len(start) < kind.sizeof_hdr or start[344:347] not in (b"n+1", b"ni1") and not second:
+    if len(start) < kind.sizeof_hdr or not (second or start[344:347] in (b"n+1", b"ni1")):
         raise ImageFileError("no NIfTI header")
     header = kind(start[: kind.sizeof_hdr], check=False)  # without extensions, which nothing here needs
     header["sizeof_hdr"] = kind.sizeof_hdr
