@@ -142,6 +142,11 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Rescale Slope and Rescale Intercept, or neither",
         "Export the original images.",
     ),
+    "E_RESCALE": Explanation(
+        "Some slices of the volume lack Rescale Slope or Rescale Intercept, which the others have.",
+        "both in every slice of a volume, or in none",
+        "Export the series again from its source: without them nobody can say what the values of these slices are.",
+    ),
     "E_NOT_FINITE": Explanation(
         "After rescaling, the volume holds NaN or infinite values.",
         "finite values",

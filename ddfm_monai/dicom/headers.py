@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -105,6 +105,7 @@ class FrameHeader:
         image_type: Image Type, or the frame's Frame Type.
         contrast: name and value of what makes this another image of the same place.
         repeat: name and value of what may tell apart slices at the same position.
+        rescale: Rescale Slope and Rescale Intercept, each None if absent. Copies are compared by their values.
     """
 
     frame: int | None
@@ -116,6 +117,7 @@ class FrameHeader:
     image_type: tuple[str, ...]
     contrast: tuple[tuple[str, str], ...]
     repeat: tuple[tuple[str, str], ...]
+    rescale: tuple[float | None, float | None] = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +409,24 @@ def _single_frame(ds: Dataset) -> FrameHeader:
         image_type=texts(ds, "ImageType"),
         contrast=_named(ds, CONTRAST),
         repeat=_named(ds, REPEAT),
+        rescale=rescale_of(ds, 0),
     )
+
+
+def rescale_of(ds: Dataset, frame: int) -> tuple[float | None, float | None]:
+    """Rescale Slope and Rescale Intercept of one frame, each None if absent.
+
+    Raises:
+        HeaderError: one of them is no number, or the slope is 0.
+    """
+    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
+    holder = frame_group(ds, frame, "PixelValueTransformationSequence") if enhanced else ds
+    if "RescaleSlope" not in holder:
+        holder = ds
+    slope = number(holder, "RescaleSlope")
+    if slope == 0:
+        raise HeaderError("RescaleSlope is 0")
+    return slope, number(holder, "RescaleIntercept")
 
 
 def frame_group(ds: Dataset, frame: int, macro: str) -> Dataset:
@@ -459,6 +478,7 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
         image_type=texts(group(FRAME_TYPE_MACROS.get(modality, "")), "FrameType") or texts(ds, "ImageType"),
         contrast=tuple(contrast),
         repeat=tuple(repeat),
+        rescale=rescale_of(ds, frame),
     )
 
 
@@ -493,6 +513,7 @@ def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
     orientation = _orientation(detectors[0]) if detectors else None
     step = number(ds, "SpacingBetweenSlices") or number(ds, "SliceThickness")
     vectors = [(name, values) for name in NM_VECTORS if len(values := numbers(ds, name)) == count]
+    rescale = rescale_of(ds, 0)
     frames = []
     for frame in range(count):
         placed = None
@@ -511,6 +532,7 @@ def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
                 image_type=image_type,
                 contrast=tuple((name, str(int(values[frame]))) for name, values in vectors),
                 repeat=(),
+                rescale=rescale,
             )
         )
     return tuple(frames)

@@ -26,13 +26,12 @@ from ddfm_monai.dicom.headers import (
     JPEG_EXTENDED,
     HeaderError,
     ImageHeader,
-    frame_group,
     image_header,
     items,
     missing_decoder,
-    number,
     open_dataset,
     quiet_pydicom,
+    rescale_of,
     samples_per_pixel,
     text,
     whole,
@@ -267,13 +266,7 @@ def _rescaled(ds: Dataset, frame: int, stored: NDArray, subseries: SubSeries) ->
 def _rescale(ds: Dataset, frame: int) -> tuple[float, float]:
     if items(ds, "ModalityLUTSequence"):
         raise DicomError(Problem("E_MODALITY_LUT", "Modality LUT Sequence is present", Path(str(ds.filename))))
-    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
-    holder = frame_group(ds, frame, "PixelValueTransformationSequence") if enhanced else ds
-    if "RescaleSlope" not in holder:
-        holder = ds
-    slope, intercept = number(holder, "RescaleSlope"), number(holder, "RescaleIntercept")
-    if slope == 0:
-        raise HeaderError("RescaleSlope is 0")
+    slope, intercept = rescale_of(ds, frame)
     return 1.0 if slope is None else slope, intercept or 0.0
 
 

@@ -144,7 +144,8 @@ def split_series(images: Sequence[ImageHeader], broken_beside: Sequence[Problem]
     found = []
     for group, name in zip(groups, names, strict=True):
         group.entries.sort(key=lambda entry: (entry.height, entry.image.instance_number or 0, entry.frame.frame or 0))
-        problem = next(iter([*whole_series, *conflicts, *_file_problems(group), *_own_problem(group)]), None)
+        known = [*whole_series, *conflicts, *_file_problems(group), *_own_problem(group), *_rescale_problem(group)]
+        problem = next(iter(known), None)
         found.append(_subseries(group, name, problem, broken_beside))
     orientations = [group.labels.get("Orientation", "") for group in groups]
     kinds = [group.kind for group in groups]
@@ -195,6 +196,19 @@ def _file_problems(group: _Group) -> list[Problem]:
 
 def _own_problem(group: _Group) -> list[Problem]:
     return [group.problem] if group.problem is not None else []
+
+
+def _rescale_problem(group: _Group) -> list[Problem]:
+    """Slices without the Rescale Slope or Intercept that others have: nobody knows their values (PS3.3 C.11.1).
+
+    What changes nothing (slope 1, intercept 0) may be absent in some.
+    """
+    for at, (name, neutral) in enumerate((("Rescale Slope", 1.0), ("Rescale Intercept", 0.0))):
+        missing = [entry for entry in group.entries if entry.frame.rescale[at] is None]
+        if missing and any(entry.frame.rescale[at] not in (None, neutral) for entry in group.entries):
+            found = f"{len(missing)} of {len(group.entries)} slices have no {name}"
+            return [Problem("E_RESCALE", found, missing[0].image.path)]
+    return []
 
 
 # ------------------------------------------------------------------------------------------------ splitting

@@ -125,6 +125,10 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
     "one slice in colour": (one(3, PhotometricInterpretation="RGB", SamplesPerPixel=3), "E_MISSING_SLICES", "1 slice"),
     "palette": (each(PhotometricInterpretation="PALETTE COLOR"), "E_COLOUR", "PALETTE"),
     "slope 0": (one(3, RescaleSlope=0), "E_HEADER", "RescaleSlope is 0"),
+    "one without rescale": (one(3, RescaleSlope=None, RescaleIntercept=None), "E_RESCALE", "1 of 12 .* Intercept"),
+    "one without intercept": (one(3, RescaleIntercept=None), "E_RESCALE", r"IM00\d\d: 1 of 12 slices"),
+    "one without slope": (lambda d: (each(RescaleSlope=2)(d), one(3, RescaleSlope=None)(d)), "E_RESCALE", "Slope"),
+    "intercept not finite": (one(3, RescaleIntercept="1e999"), "E_HEADER", "RescaleIntercept is not finite"),
     "huge slope": (one(3, RescaleSlope="1e300"), "E_NOT_FINITE", ""),
     "not finite": (one(3, SpacingBetweenSlices="1e999"), "E_HEADER", "SpacingBetweenSlices is not finite"),
     "bits": (one(3, BitsStored=12), "E_HEADER", "High Bit"),
@@ -171,6 +175,7 @@ ACCEPTED: dict[str, tuple[Spoil, set[str]]] = {
     "bad charset": (each(SpecificCharacterSet="ISO_IR 100", PatientName=b"M\xff\xfe^\xe4".decode("latin-1")), set()),
     "unknown charset": (each(SpecificCharacterSet="NONSENSE"), {"W_CHARSET"}),
     "Modality lies": (each(Modality="OT"), set()),
+    "one without a slope of 1": (one(3, RescaleSlope=None), set()),
     "own acquisition number": (lambda d: [setattr(ds, "AcquisitionNumber", k) for k, ds in enumerate(d)], set()),
     "own acquisition time": (
         lambda d: [setattr(ds, "AcquisitionTime", f"1200{k:02}") for k, ds in enumerate(d)],

@@ -19,7 +19,7 @@ from ddfm_monai.dicom.read import read_folder, read_folder_series, read_subserie
 from ddfm_monai.dicom.scan import scan_folder
 
 from .conftest import Saver
-from .synthetic import Layout, Made, nuclear, save, series, uid
+from .synthetic import Layout, Made, enhanced, nuclear, save, series, uid
 from .test_read_series import assert_is
 from .test_read_traps import Spoil, each, one, rename
 
@@ -109,6 +109,16 @@ def test_what_is_read_all_the_same(name: str, shuffled: Saver) -> None:
     volume = read_folder_series(folder)
     assert_is(volume, made)
     assert {warning.code for warning in volume.warnings} == codes
+
+
+def test_a_frame_without_the_transformation_of_the_others_is_refused(tmp_path: Path) -> None:
+    """Its values cannot be known: of PET, where every frame has its own slope, they would be off by any factor."""
+    made = enhanced("PT", slopes=[0.5 + 0.1 * k for k in range(12)])
+    del made.datasets[0].PerFrameFunctionalGroupsSequence[4].PixelValueTransformationSequence
+    made.save(tmp_path)
+    (item,) = scan_folder(tmp_path).subseries
+    assert item.problem is not None
+    assert (item.problem.code, item.problem.found) == ("E_RESCALE", "1 of 12 slices have no Rescale Slope")
 
 
 def test_rows_to_the_right_and_columns_up(shuffled: Saver) -> None:
