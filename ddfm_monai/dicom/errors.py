@@ -128,7 +128,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Export the original grey images; a coloured copy holds no measured values.",
     ),
     "E_PIXEL_DATA": Explanation(
-        "Pixel Data is missing, shorter than the header says, or cannot be decoded.",
+        "Pixel Data is missing, shorter or longer than the header says, or cannot be decoded.",
         "Pixel Data of Rows x Columns x Number of Frames",
         "Export the file again; an interrupted copy is the usual cause.",
     ),

@@ -47,6 +47,7 @@ MODALITY_OF_CLASS = {
 """The SOP classes that are read. The class decides, not the attribute Modality, which is free to be wrong."""
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
+UNDEFINED_LENGTH = 0xFFFFFFFF
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 NUCLEAR = ("1.2.840.10008.5.1.4.1.1.20",)
 SPATIAL_REGISTRATION = "1.2.840.10008.5.1.4.1.1.66.1"
@@ -380,7 +381,7 @@ def _content(
         if text(ds, "SOPClassUID") not in MODALITY_OF_CLASS:
             raise HeaderError("SOPClassUID contradicts MediaStorageSOPClassUID")
         frames = _frames(ds, path)
-        problem = _unusable(ds, path, frames) or _short_pixels(ds, path, rows, columns, frames, after_header, remaining)
+        problem = _unusable(ds, path, frames) or _wrong_pixels(ds, path, rows, columns, frames, after_header, remaining)
     except DicomError as error:
         problem = error.problem
     except HeaderError as error:
@@ -646,7 +647,7 @@ def _mosaic(ds: Dataset, frames: tuple[FrameHeader, ...]) -> str:
     return ""
 
 
-def _short_pixels(
+def _wrong_pixels(
     ds: FileDataset,
     path: Path,
     rows: int,
@@ -655,21 +656,37 @@ def _short_pixels(
     after_header: bytes | None,
     remaining: int,
 ) -> Problem | None:
-    """Whether the file is too short for its Pixel Data, seen without reading it."""
+    """Whether Pixel Data are other than the header says, or the file too short for them, seen without reading them."""
     if after_header is None:
         return None
     big = ds.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
     tag = b"\x7f\xe0\x00\x10" if big else b"\xe0\x7f\x10\x00"
     if after_header[:4] != tag:
         return Problem("E_PIXEL_DATA", "there is no Pixel Data", path)
+    # As it is encoded, not as the transfer syntax says: pydicom reads implicit data that are called explicit.
+    start = 12 if after_header[4:6] in (b"OW", b"OB") else 8
+    length = int.from_bytes(after_header[start - 4 : start], "big" if big else "little")
+    if (found := contradicting_syntax(ds, fragments=length == UNDEFINED_LENGTH)) is not None:
+        return Problem("E_PIXEL_DATA", found, path)
     if ds.file_meta.TransferSyntaxUID.is_encapsulated:
         return None
-    expected = rows * columns * len(frames) * (whole(ds, "BitsAllocated") or 0) // 8
-    # As it is encoded, not as the transfer syntax says: pydicom reads implicit data that are called explicit.
-    length = remaining - (12 if after_header[4:6] in (b"OW", b"OB") else 8)
-    if length < expected:
-        return Problem("E_PIXEL_DATA", f"Pixel Data has {max(length, 0)} bytes instead of {expected}", path)
+    one_frame = rows * columns * (whole(ds, "BitsAllocated") or 0) // 8
+    expected = one_frame * len(frames)
+    there = min(remaining - start, length)
+    if not expected <= there < expected + one_frame:
+        return Problem("E_PIXEL_DATA", f"Pixel Data has {max(there, 0)} bytes instead of {expected}", path)
     return None
+
+
+def contradicting_syntax(ds: FileDataset, fragments: bool) -> str | None:
+    """What is wrong if Pixel Data are in fragments but the Transfer Syntax is a native one, or the reverse (PS3.5 A.4).
+
+    Read all the same, the heads of the fragments would be taken for pixels.
+    """
+    name = ds.file_meta.TransferSyntaxUID.name
+    if fragments == ds.file_meta.TransferSyntaxUID.is_encapsulated:
+        return None
+    return f"Pixel Data is {'' if fragments else 'not '}in fragments, but the Transfer Syntax is {name}"
 
 
 # ------------------------------------------------------------------------------------------------ what it is

@@ -26,6 +26,7 @@ from ddfm_monai.dicom.headers import (
     JPEG_EXTENDED,
     HeaderError,
     ImageHeader,
+    contradicting_syntax,
     image_header,
     items,
     missing_decoder,
@@ -233,13 +234,21 @@ def _check_decoder(ds: FileDataset, path: Path) -> None:
 
 
 def _check_complete(ds: FileDataset, image: ImageHeader) -> None:
-    """Decoders fill what is missing at the end of a code stream with anything: look for its end marker first."""
+    """Whether Pixel Data hold as much as the header says: what is missing or too much would be filled or passed over.
+
+    Decoders fill what is missing at the end of a code stream with anything: look for its end marker first.
+    """
     if "PixelData" not in ds or not ds.PixelData:
         raise Problem("E_PIXEL_DATA", "there is no Pixel Data", image.path).error()
+    if (found := contradicting_syntax(ds, ds["PixelData"].is_undefined_length)) is not None:
+        raise Problem("E_PIXEL_DATA", found, image.path).error()
     syntax = ds.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated:
-        expected = image.rows * image.columns * len(image.frames) * (whole(ds, "BitsAllocated") or 0) // 8
-        if len(ds.PixelData) < expected:
+        one_row = image.columns * (whole(ds, "BitsAllocated") or 0) // 8
+        expected = one_row * image.rows * len(image.frames)
+        beyond = ds.PixelData[expected:]
+        # Writers pad with zeros, or with a few bytes of anything.
+        if len(ds.PixelData) < expected or (len(beyond) >= one_row and any(beyond)):
             found = f"Pixel Data has {len(ds.PixelData)} bytes instead of {expected}"
             raise Problem("E_PIXEL_DATA", found, image.path).error()
         return

@@ -77,6 +77,10 @@ def truncated(datasets: list[Dataset]) -> None:
     datasets[-1].PixelData = datasets[-1].PixelData[:-62]
 
 
+def two_frames(datasets: list[Dataset]) -> None:
+    datasets[3].PixelData *= 2
+
+
 def no_pixels(datasets: list[Dataset]) -> None:
     del datasets[-1].PixelData
 
@@ -109,6 +113,9 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
     "sideways": (one_slice_sideways, "E_IRREGULAR_SPACING", "slice 6 of 12"),
     "other Rows": (other_rows, "E_MISSING_SLICES", "after slice 5"),
     "truncated": (truncated, "E_PIXEL_DATA", r"IM00\d\d: Pixel Data has 7106 bytes instead of 7168"),
+    "more Rows than said": (each(Rows=32), "E_PIXEL_DATA", "Pixel Data has 7168 bytes instead of 3584"),
+    "a few more Rows than said": (each(Rows=60), "E_PIXEL_DATA", "Pixel Data has 7168 bytes instead of 6720"),
+    "two frames in one": (two_frames, "E_PIXEL_DATA", r"IM00\d\d: Pixel Data has 14336 bytes instead of 7168"),
     "no Pixel Data": (no_pixels, "E_PIXEL_DATA", r"IM00\d\d"),
     "no PixelSpacing": (each(PixelSpacing=None), "E_NO_PIXEL_SPACING", "Imager Pixel Spacing"),
     "one without PixelSpacing": (one(11, PixelSpacing=None), "E_NO_PIXEL_SPACING", ""),

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from ddfm_monai.dicom.errors import DicomError
 from ddfm_monai.dicom.headers import quiet_pydicom
@@ -214,6 +215,24 @@ def again(made: Made, spoil: Callable[[Dataset], None] | None = None, part: slic
         if spoil:
             spoil(ds)
     return copies
+
+
+@pytest.mark.parametrize("fragments", [True, False])
+def test_pixels_encoded_otherwise_than_the_file_says_are_refused(fragments: bool, tmp_path: Path) -> None:
+    """Fragments called native were read with their item heads as pixels: 8 pixels to the right, 65535 among them."""
+    said, used = (ExplicitVRLittleEndian, RLELossless) if fragments else (RLELossless, ExplicitVRLittleEndian)
+    made = series("CT", SMALL)
+    for ds in made.datasets:
+        if fragments:
+            ds.PixelData = encapsulate([ds.PixelData])
+            ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+        ds.file_meta.TransferSyntaxUID = used
+    for path in made.save(tmp_path):
+        path.write_bytes(path.read_bytes().replace(used.encode() + b"\0", said.encode() + b"\0", 1))
+    (item,) = scan_folder(tmp_path).subseries
+    words = f"Pixel Data is {'' if fragments else 'not '}in fragments, but the Transfer Syntax is {said.name}"
+    assert item.problem is not None
+    assert (item.problem.code, item.problem.found) == ("E_PIXEL_DATA", words)
 
 
 @pytest.mark.parametrize("part", [slice(None), slice(2, 4)])
