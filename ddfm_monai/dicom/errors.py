@@ -96,6 +96,12 @@ EXPLANATIONS: dict[str, Explanation] = {
         "one Series Instance UID for all slices of a volume",
         "Export the series again from its source without the de-identification that gave every slice a UID of its own.",
     ),
+    "E_SEVERAL_OWNERS": Explanation(
+        "Slices of one series lie like one volume, but some carry another Patient ID, issuer or Study Instance UID.",
+        "one patient and one study in all slices of a series",
+        "Find out which is right, correct the other slices at their source (a correction may have reached some of them "
+        "only), and export the series again.",
+    ),
     "E_DUPLICATE_INSTANCE": Explanation(
         "Two files carry the same SOP Instance UID but different pixels.",
         "one instance per SOP Instance UID",

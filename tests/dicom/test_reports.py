@@ -291,6 +291,41 @@ def test_a_series_uid_for_every_slice_is_named(shuffled: Saver) -> None:
     assert len(scan_folder(folder).subseries) == 1
 
 
+OWNERS = {"patient": {"PatientID": "P001X"}, "nobody": {"PatientID": ""}, "issuer": {"IssuerOfPatientID": "Hospital"}}
+OWNERS["study"] = {"StudyInstanceUID": uid("another study")}
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("part", [slice(6, None), slice(1, None, 2), slice(5, 6)])
+def test_slices_of_one_series_that_name_another_owner_are_no_volume_of_their_own(
+    owner: str, part: slice, tmp_path: Path
+) -> None:
+    """A correction of the ID reached some of the slices: each half is an even stack and passed for the whole."""
+    made = series("CT")
+    each(**OWNERS[owner])(made.datasets[part])
+    made.save(tmp_path)
+    found = scan_folder(tmp_path).subseries
+    assert len(found) == 2
+    for item in found:
+        assert item.problem is not None
+        assert (item.problem.code, item.problem.found[:9]) == ("E_SEVERAL_OWNERS", "12 slices")
+        assert "P001" not in item.problem.text()
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.3])
+def test_a_series_of_two_owners_that_is_whole_with_each_is_read_for_each(apart: float, tmp_path: Path) -> None:
+    """Exported before and after the correction; or of two patients whose UIDs a tool has made equal."""
+    before, after = series("CT"), series("CT")
+    each(PatientID="P002")(after.datasets)
+    for ds in after.datasets if apart else []:
+        ds.ImagePositionPatient = [f"{float(v) + apart:.6f}" for v in ds.ImagePositionPatient]
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid(ds.SOPInstanceUID, "P002")
+    before.save(tmp_path / "before")
+    after.save(tmp_path / "after")
+    found = scan_folder(tmp_path).subseries
+    assert [(item.problem, len(item.slices)) for item in found] == [(None, 12), (None, 12)]
+
+
 def test_pictures_of_one_study_are_no_torn_volume(shuffled: Saver) -> None:
     """Single images that make no stack stay single images."""
     made = series("CT", SMALL)
