@@ -224,6 +224,31 @@ def test_monochrome1_mr_is_inverted_within_its_range(shuffled: Saver) -> None:
     assert [warning.code for warning in volume.warnings] == ["W_MONOCHROME1"]
 
 
+def test_padding_of_monochrome1_mr_stays_background(shuffled: Saver) -> None:
+    made = series("MR")
+    for ds in made.datasets:
+        pixels = np.frombuffer(ds.PixelData, np.uint16).copy()
+        pixels[:56] = 4095  # the first row
+        ds.PixelData, ds.PixelPaddingValue = pixels.tobytes(), 4095
+    each(PhotometricInterpretation="MONOCHROME1")(made.datasets)
+    measured = made.values[:, 1:, :]
+    made.values = measured.max() + measured.min() - made.values
+    made.values[:, 0, :] = 0
+    assert_is(read_folder_series(shuffled(made.datasets)), made)
+
+
+def test_padding_that_uses_bits_above_those_stored_becomes_air(shuffled: Saver) -> None:
+    """-2000 in 16 bits beside values of 12: without the upper bits it is a bright ring of 1072 HU."""
+    made = series("CT")
+    for ds in made.datasets:
+        pixels = np.frombuffer(ds.PixelData, np.uint16).copy()
+        pixels[:56] = 63536
+        ds.PixelData, ds.PixelPaddingValue = pixels.tobytes(), 63536
+        ds.BitsStored, ds.HighBit = 12, 11
+    made.values[:, 0, :] = -1024
+    assert_is(read_folder_series(shuffled(made.datasets)), made)
+
+
 @pytest.mark.parametrize(("value", "limit"), [(0, None), (65000, 65535)])
 def test_padding_becomes_air(shuffled: Saver, value: int, limit: int | None) -> None:
     made = series("CT")
