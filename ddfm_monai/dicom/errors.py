@@ -202,7 +202,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Name the wanted sub-series in the manifest.",
     ),
     "S_DERIVED": Explanation(
-        "A derived image (MIP, MPR, projection, parameter map, ADC...).",
+        "A derived image (MIP, MPR, projection, parameter map, ADC...) or an attenuation map.",
         "an original or reconstructed image",
         "Name it in the manifest if it is meant.",
     ),

@@ -125,7 +125,8 @@ class FrameHeader:
 class ImageHeader(SeriesHeader):
     """One image file.
 
-    ``frames`` is empty when ``problem`` says that the header cannot be used.
+    ``frames`` is empty when ``problem`` says that the header cannot be used. ``other_quantity`` says in words that the
+    values are not what images of this modality show, or ``""``.
     """
 
     path: Path
@@ -136,6 +137,7 @@ class ImageHeader(SeriesHeader):
     instance_number: int | None
     photometric: str
     own_output: bool
+    other_quantity: str
     frames: tuple[FrameHeader, ...]
     problem: Problem | None
     warnings: tuple[Problem, ...]
@@ -273,6 +275,7 @@ def image_header(ds: FileDataset, path: Path, after_header: bytes | None, remain
         acquired=lenient(lambda: _acquired(ds), ""),
         identity_removed=lenient(lambda: text(ds, "PatientIdentityRemoved").upper(), ""),
         own_output=lenient(lambda: _own_output(ds), False),
+        other_quantity=lenient(lambda: _other_quantity(ds), ""),
         frames=frames,
         problem=problem,
         warnings=tuple(remarks),
@@ -699,6 +702,30 @@ def _own_output(ds: Dataset) -> bool:
     )
 
 
+# Rescale Type (PS3.3 C.11.1.1.2) of maps that CT scanners compute: density, effective atomic number, fractions.
+NO_ATTENUATION = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
+
+
+def _other_quantity(ds: Dataset) -> str:
+    """Words for a map or a transmission image that has the modality of what it was computed or corrected with."""
+    modality = MODALITY_OF_CLASS.get(text(ds, "SOPClassUID"))
+    if modality == "CT":
+        found = text(ds, "RescaleType") or text(_first_transformation(ds), "RescaleType")
+        return f"Rescale Type is {found}" if found.upper() in NO_ATTENUATION else ""
+    if modality == "PT" and text(ds, "Units").upper() == "1CM":
+        return "Units is 1CM (an attenuation map)"
+    if modality == "PT" and text(ds, "CountsSource").upper() == "TRANSMISSION":
+        return "Counts Source is TRANSMISSION"
+    if modality == "NM" and "TRANSMISSION" in texts(ds, "ImageType"):
+        return "Image Type says TRANSMISSION"
+    return ""
+
+
+def _first_transformation(ds: Dataset) -> Dataset:
+    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
+    return frame_group(ds, 0, "PixelValueTransformationSequence") if enhanced else Dataset()
+
+
 def _t1_weighted(ds: Dataset) -> bool:
     """A guess for choosing among candidates: by name, else a spin echo of short repetition and echo time."""
     names = " ".join(text(ds, key) for key in ("SeriesDescription", "ProtocolName", "SequenceName"))
@@ -715,5 +742,12 @@ def _acquired(ds: Dataset) -> str:
     for kind in ("Series", "Study"):
         date, time = plain_date(text(ds, f"{kind}Date")), text(ds, f"{kind}Time")
         if date is not None:
-            return date + (re.sub(r"\D", "", time) + "000000")[:6]
+            return date + _clock(time)
     return ""
+
+
+def _clock(time: str) -> str:
+    """``HHMMSS`` of a time, with or without colons; midnight for none and for an impossible one: the day counts."""
+    parts = [part.zfill(2) for part in time.split(".", maxsplit=1)[0].split(":")]
+    digits = "".join(parts)[:6].ljust(6, "0")
+    return digits if re.fullmatch(r"([01]\d|2[0-3])[0-5]\d[0-5]\d", digits) else "000000"

@@ -38,6 +38,7 @@ PROJECTION_WORDS = {
 RESLICED_OR_FLAVOUR_WORDS = {"MPR", "PERFUSION"}
 MAP_WORDS = {
     "ADC", "EADC", "FA", "TRACE", "TRACEW", "CBF", "CBV", "MTT", "TTP", "TMAX", "RCBF", "RCBV", "RELCBF", "RELCBV",
+    "UMAP", "MAT_SPECIFIC", "MAT_FRACTIONAL", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY",
     "MAP", "SUB", "SUBTRACT", "SUBTRACTION", "PHASE",
 }  # fmt: skip
 DIXON = {"IN_PHASE", "OUT_PHASE", "OPP_PHASE", "IP", "OP", "WATER", "FAT", "W", "F"}
@@ -403,10 +404,13 @@ def _by_repeat(group: _Group) -> list[_Group]:
 
 
 def _parts(entries: Sequence[_Entry], keyword: str) -> dict[str, list[_Entry]]:
+    """The slices with each value of an attribute. Dates are numbered: labels are shown, and dates are the patient's."""
     parts: dict[str, list[_Entry]] = defaultdict(list)
     for entry in entries:
         parts[entry.says(keyword)].append(entry)
-    return parts
+    if not keyword.endswith("DateTime"):
+        return parts
+    return {str(number): parts[value] for number, value in enumerate(sorted(parts), start=1)}
 
 
 def _acquisitions(group: _Group, keyword: str, parts: dict[str, list[_Entry]], repeated: bool) -> list[_Group]:
@@ -545,7 +549,7 @@ def _subseries(group: _Group, name: str, problem: Problem | None, broken_beside:
         grid=grid,
         image_type=first.frame.image_type,
         problem=problem,
-        exclusion=_own_output(first.image),
+        exclusion=_own_output(first.image) or _other_quantity(first.image),
         warnings=tuple(warnings),
     )
 
@@ -603,6 +607,10 @@ def _key(image: ImageHeader, name: str) -> SeriesKey:
 
 def _own_output(image: ImageHeader) -> Problem | None:
     return Problem("S_OWN_OUTPUT", "it was written by ddfm_monai") if image.own_output else None
+
+
+def _other_quantity(image: ImageHeader) -> Problem | None:
+    return Problem("S_DERIVED", image.other_quantity) if image.other_quantity else None
 
 
 # ------------------------------------------------------------------------------------------------ candidates

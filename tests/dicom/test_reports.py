@@ -561,3 +561,25 @@ def test_the_date_of_a_series_is_understood_in_other_forms(tmp_path: Path) -> No
         warnings.simplefilter("ignore")
         series("CT", Layout(slices=4, date="2024-01-05")).save(tmp_path)
     assert scan_folder(tmp_path).subseries[0].acquired.startswith("20240105")
+
+
+@pytest.mark.parametrize(
+    ("time", "clock"),
+    [("9:30:00", "093000"), ("0930", "093000"), ("093005.123", "093005"), ("", "000000"), ("9999", "000000")],
+)
+def test_a_day_counts_whatever_its_time_is(time: str, clock: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        series("CT", Layout(slices=4, extra={"SeriesTime": time})).save(tmp_path)
+    assert scan_folder(tmp_path).subseries[0].acquired == "20240105" + clock
+
+
+def test_no_date_names_a_volume(shuffled: Saver) -> None:
+    """Names of sub-series stand on the screen, in manifests and in reports; a date is the patient's."""
+    made, later = series("CT", SMALL), series("CT", SMALL)
+    later.datasets = [rename(ds, "later") for ds in later.datasets]
+    for volume, day in ((made, "20240105"), (later, "20240106")):
+        each(AcquisitionDateTime=f"{day}120000.5", AcquisitionTime=None)(volume.datasets)
+    folder = shuffled([*made.datasets, *later.datasets])
+    names = [item.key.subseries for item in scan_folder(folder).subseries]
+    assert names == ["AcquisitionDateTime=1", "AcquisitionDateTime=2"]

@@ -235,6 +235,38 @@ def test_what_is_no_automatic_candidate(attributes: dict[str, object], code: str
     assert excluded(series("MR", Layout(extra=attributes)), tmp_path) == [code]
 
 
+NM_MAP = ["DERIVED", "PRIMARY", "RECON TOMO", "TRANSMISSION"]
+
+
+@pytest.mark.parametrize(
+    ("made", "code"),
+    [
+        (series("CT", Layout(extra={"RescaleType": "MGML"})), "S_DERIVED"),  # iodine
+        (series("CT", Layout(extra={"RescaleType": "Z_EFF"})), "S_DERIVED"),
+        (series("CT", Layout(extra={"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "EFF_ATOMIC_NUM"]})), "S_DERIVED"),
+        (series("CT", Layout(extra={"RescaleType": "HU"})), ""),
+        (series("CT", Layout(extra={"RescaleType": "US"})), ""),
+        (series("PT", Layout(extra={"Units": "1CM"})), "S_DERIVED"),
+        (series("PT", Layout(extra={"CountsSource": "TRANSMISSION"})), "S_DERIVED"),
+        (series("PT", Layout(extra={"Units": "CNTS", "CountsSource": "EMISSION"})), ""),
+        (series("MR", Layout(extra={"ImageType": ["DERIVED", "PRIMARY", "M", "UMAP"]})), "S_DERIVED"),
+        (nuclear(image_type=NM_MAP), "S_DERIVED"),
+        (nuclear(), ""),
+        (enhanced("CT"), ""),
+    ],
+)
+def test_a_map_is_not_taken_for_an_image_of_its_modality(made: Made, code: str, tmp_path: Path) -> None:
+    """Iodine in mg/ml is no HU, and an attenuation map shows no uptake."""
+    assert excluded(made, tmp_path) == [code]
+
+
+def test_an_enhanced_map_neither(tmp_path: Path) -> None:
+    made = enhanced("CT")
+    for frame in made.datasets[0].PerFrameFunctionalGroupsSequence:
+        frame.PixelValueTransformationSequence[0].RescaleType = "MGML"
+    assert excluded(made, tmp_path) == ["S_DERIVED"]
+
+
 def test_few_slices_are_no_automatic_candidate(tmp_path: Path) -> None:
     assert excluded(series("MR", Layout(slices=3)), tmp_path) == ["S_FEW_SLICES"]
 
