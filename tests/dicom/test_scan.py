@@ -17,6 +17,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from ddfm_monai.dicom.errors import EXPLANATIONS, Problem
 from ddfm_monai.dicom.read import read_folder_series
 from ddfm_monai.dicom.scan import scan_file, scan_folder
+from ddfm_monai.dicom.subseries import Patient
 from ddfm_monai.errors import Cancelled, UsageError
 from ddfm_monai.progress import Progress
 
@@ -204,6 +205,19 @@ def test_missing_or_unusable_patient_ids_keep_studies_apart(tmp_path: Path) -> N
             series("CT", Layout(patient_id=patient, study=study, slices=4)).save(tmp_path / f"{patient}-{study}")
     keys = {item.key.patient_key for item in scan_folder(tmp_path).subseries}
     assert len(keys) == 8
+
+
+@pytest.mark.parametrize(
+    ("patient_id", "usable"),
+    [
+        *((text, False) for text in ("REDACTED", "Anonymous Patient", "ANONYMIZED^PATIENT", "No ID", "NOID", "NULL")),
+        *((text, False) for text in ("***", "?", "not available", "N/A", "de-identified", "Patient_ID", "xxxx", "0-0")),
+        *((text, True) for text in ("P001", "ANON01", "patient 7", "Nancy", "X1", "1", "TEST-3", "患者", "id7")),
+    ],
+)
+def test_an_id_that_names_nobody_is_none(patient_id: str, usable: bool) -> None:
+    """Two people of whom an export says "REDACTED" were one patient, and to be registered to each other."""
+    assert Patient(patient_id, "", "").has_usable_id is usable
 
 
 def test_issuer_is_part_of_the_identity(tmp_path: Path) -> None:
