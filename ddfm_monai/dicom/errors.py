@@ -24,7 +24,9 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Export the series again from its source; a copy that was interrupted is the usual cause.",
     ),
     "E_EMPTY_FILE": Explanation(
-        "The file has no bytes.", "a DICOM file", "Export the series again if the file belongs to it."
+        "The file has no bytes, or nothing but zeros.",
+        "a DICOM file",
+        "Export the series again if the file belongs to it.",
     ),
     "E_UNREADABLE_FILE": Explanation(
         "The operating system does not let the file be read.",
@@ -309,7 +311,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Check that the series is complete.",
     ),
     "W_FEWER_SLICES": Explanation(
-        "Another volume of the same series has slices at more places.",
+        "The header names more slices, or another volume of the same series has slices at more places.",
         "as many slices in each acquisition, phase or time point",
         "Check that this is the volume that is meant, and that nothing of it is missing.",
     ),

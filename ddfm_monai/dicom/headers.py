@@ -47,6 +47,7 @@ MODALITY_OF_CLASS = {
 """The SOP classes that are read. The class decides, not the attribute Modality, which is free to be wrong."""
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
+PET = "1.2.840.10008.5.1.4.1.1.128"
 UNDEFINED_LENGTH = 0xFFFFFFFF
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 NUCLEAR = ("1.2.840.10008.5.1.4.1.1.20",)
@@ -126,7 +127,8 @@ class ImageHeader(SeriesHeader):
     """One image file.
 
     ``frames`` is empty when ``problem`` says that the header cannot be used. ``other_quantity`` says in words that the
-    values are not what images of this modality show, or ``""``.
+    values are not what images of this modality show, or ``""``. ``stated_slices`` is Number of Slices of a PET volume
+    (PS3.3 C.8.9.1), or 0.
     """
 
     path: Path
@@ -138,6 +140,7 @@ class ImageHeader(SeriesHeader):
     photometric: str
     own_output: bool
     other_quantity: str
+    stated_slices: int
     frames: tuple[FrameHeader, ...]
     problem: Problem | None
     warnings: tuple[Problem, ...]
@@ -183,11 +186,22 @@ def sniff(path: Path) -> Problem | None:
         return Problem("E_EMPTY_FILE", "the file is empty", path)
     if len(start) < 132 and not any(start):
         return Problem("E_HEADER", "the file ends within the preamble", path)
+    if not any(start) and _only_zeros(path):
+        return Problem("E_EMPTY_FILE", "the file holds nothing but zeros", path)
     if start[128:132] == b"DICM" or _starts_like_dataset(start):
         return None
     if start.startswith(ARCHIVE_MAGIC) or start[257:262] == b"ustar":
         return Problem("S_ARCHIVE", "the file is an archive", path)
     return Problem("S_NOT_DICOM", "the file is not DICOM", path)
+
+
+def _only_zeros(path: Path) -> bool:
+    """Whether that is all that a file holds: a copy that was interrupted after its place on the disk was taken."""
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            if any(block):
+                return False
+    return True
 
 
 def _starts_like_dataset(start: bytes) -> bool:
@@ -276,6 +290,7 @@ def image_header(ds: FileDataset, path: Path, after_header: bytes | None, remain
         identity_removed=lenient(lambda: text(ds, "PatientIdentityRemoved").upper(), ""),
         own_output=lenient(lambda: _own_output(ds), False),
         other_quantity=lenient(lambda: _other_quantity(ds), ""),
+        stated_slices=lenient(lambda: whole(ds, "NumberOfSlices") or 0, 0) if sop_class_uid == PET else 0,
         frames=frames,
         problem=problem,
         warnings=tuple(remarks),
@@ -667,7 +682,7 @@ def _wrong_pixels(
     if after_header[:4] != tag:
         return Problem("E_PIXEL_DATA", "there is no Pixel Data", path)
     # As it is encoded, not as the transfer syntax says: pydicom reads implicit data that are called explicit.
-    start = 12 if after_header[4:6] in (b"OW", b"OB") else 8
+    start = 12 if after_header[4:6] in (b"OW", b"OB", b"UN") else 8
     length = int.from_bytes(after_header[start - 4 : start], "big" if big else "little")
     if (found := contradicting_syntax(ds, fragments=length == UNDEFINED_LENGTH)) is not None:
         return Problem("E_PIXEL_DATA", found, path)

@@ -467,24 +467,26 @@ def _by_instance_number(group: _Group, places: dict[int, int]) -> list[_Group]:
 
 
 def _without_torn(groups: list[_Group]) -> list[_Group]:
-    """Refuse groups that fill each other's gaps, whatever sets them apart: together they look like one volume."""
+    """Refuse groups that make one even stack, whatever sets them apart: together they look like one volume."""
     for one, other in combinations(groups, 2):
-        if _fill_each_other(one, other):
+        if _one_stack(one, other):
             rest = [group for group in groups if group is not one and group is not other]
             return _without_torn([*rest, _undecided([one, other])])
     return groups
 
 
-def _fill_each_other(one: _Group, other: _Group) -> bool:
+def _one_stack(one: _Group, other: _Group) -> bool:
+    """Whether slices of two groups fill each other's gaps, or go on evenly one above the other."""
     if one.problem or other.problem or one.kind == other.kind or min(len(one.entries), len(other.entries)) < 2:
         return False
     if not all(entry.placed for entry in (*one.entries, *other.entries)):
         return False
-    if np.abs(np.array(one.entries[0].orientation) - other.entries[0].orientation).max() > PARALLEL_TOLERANCE:
+    normals = [np.cross(group.entries[0].orientation[:3], group.entries[0].orientation[3:]) for group in (one, other)]
+    if np.linalg.norm(np.cross(*normals)) > PARALLEL_TOLERANCE or pieces.share_places(one.entries, other.entries):
         return False
-    if pieces.share_places(one.entries, other.entries) or not pieces.interleave(one.entries, other.entries):
-        return False
-    return pieces.fills_gaps(one.entries, other.entries) is True
+    if pieces.interleave(one.entries, other.entries):
+        return pieces.fills_gaps(one.entries, other.entries) is True
+    return pieces.is_stack([*one.entries, *other.entries])
 
 
 def _telling_labels(groups: list[_Group]) -> list[str]:
@@ -538,6 +540,9 @@ def _subseries(group: _Group, name: str, problem: Problem | None, broken_beside:
         warnings.append(Problem("W_MIXED", f"the slices differ in {' and '.join(group.mixed)}"))
     if grid is not None and grid.uneven:
         warnings.append(Problem("W_UNEVEN", _gaps_text(group.entries)))
+    if len(group.entries) < first.image.stated_slices:
+        found = f"{len(group.entries)} of the {first.image.stated_slices} slices that the header names"
+        warnings.append(Problem("W_FEWER_SLICES", found))
     if broken_beside:
         found = f"{len(broken_beside)} file(s) in the same folder cannot be read"
         warnings.append(Problem("W_BROKEN_NEIGHBOUR", found, broken_beside[0].path))

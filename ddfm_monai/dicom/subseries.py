@@ -73,7 +73,7 @@ class Patient:
         return Identity(
             patient=_key(self.patient_id) if self.has_usable_id else "",
             issuer=_key(self.issuer),
-            name=_key(re.sub(r"[\W_]+", " ", self.name).strip().casefold()),
+            name=_key(re.sub(r"[\W_]+", " ", self.name.split("=", maxsplit=1)[0] or self.name).strip().casefold()),
             study=study_uid,
         )
 

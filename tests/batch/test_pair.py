@@ -210,6 +210,12 @@ def test_without_a_patient_id_the_study_must_be_the_same(tmp_path: Path) -> None
     assert reasons(pairs_of(other)) == ["S_NO_PARTNER", "S_NO_PARTNER"]
 
 
+def test_a_name_with_and_without_its_other_scripts_is_one_name(tmp_path: Path) -> None:
+    full = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    (pair,) = pairs_of(make(tmp_path, mr(patient_name=full), ct(patient_name="YAMADA^TAROU"))).pairs
+    assert pair.warnings == ()
+
+
 def test_a_name_that_differs_is_a_warning(tmp_path: Path) -> None:
     (pair,) = pairs_of(make(tmp_path, mr(), ct(patient_name="Mueller^J"))).pairs
     assert [warning.code for warning in pair.warnings] == ["W_NAME_DIFFERS"]

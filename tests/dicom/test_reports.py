@@ -326,6 +326,76 @@ def test_a_series_of_two_owners_that_is_whole_with_each_is_read_for_each(apart: 
     assert [(item.problem, len(item.slices)) for item in found] == [(None, 12), (None, 12)]
 
 
+def turned(datasets: list[Dataset]) -> None:
+    """The same slices stored upside down: rotated by 180 degrees, with positions and orientation that say so."""
+    for ds in datasets:
+        row, column = np.array(ds.ImageOrientationPatient, float).reshape(2, 3)
+        away = row * ds.PixelSpacing[1] * (ds.Columns - 1) + column * ds.PixelSpacing[0] * (ds.Rows - 1)
+        ds.ImagePositionPatient = [f"{v:.6f}" for v in np.array(ds.ImagePositionPatient, float) + away]
+        ds.ImageOrientationPatient = [-float(v) for v in ds.ImageOrientationPatient]
+        ds.PixelData = np.frombuffer(ds.PixelData, np.uint16)[::-1].tobytes()
+
+
+def one_row_less(datasets: list[Dataset]) -> None:
+    for ds in datasets:
+        ds.Rows -= 1
+        ds.PixelData = ds.PixelData[: ds.Rows * ds.Columns * 2]
+
+
+UPPER_PART: dict[str, Spoil] = {
+    "turned": turned,
+    "wider": each(PixelSpacing=[1.5, 1.4]),
+    "smaller": one_row_less,
+    "MONOCHROME1": each(PhotometricInterpretation="MONOCHROME1"),
+    "resliced": each(ImageType=["DERIVED", "SECONDARY", "MPR"]),
+}
+
+
+@pytest.mark.parametrize("name", UPPER_PART)
+def test_the_upper_part_of_a_stack_that_differs_is_not_cut_off(name: str, tmp_path: Path) -> None:
+    """Seven of twelve slices were fused as the whole volume, with a remark on strays or as the better candidate."""
+    made = series("CT")
+    UPPER_PART[name](made.datasets[7:])
+    made.save(tmp_path)
+    (item,) = scan_folder(tmp_path).subseries
+    assert item.problem is not None
+    assert item.problem.code == "E_PIECES"
+    assert item.problem.found.startswith("12 slices lie like one volume, but are 7 with")
+
+
+def test_a_stack_further_up_is_a_volume_of_its_own(tmp_path: Path) -> None:
+    made = series("CT", Layout(slices=20))
+    del made.datasets[10]
+    each(PixelSpacing=[1.5, 1.4])(made.datasets[10:])
+    made.save(tmp_path)
+    assert [(item.problem, len(item.slices)) for item in scan_folder(tmp_path).subseries] == [(None, 10), (None, 9)]
+
+
+def test_pixel_data_of_unknown_representation_are_read(tmp_path: Path) -> None:
+    """An archive that does not know an element's VR writes UN (PS3.5 6.2.2)."""
+    made = series("CT", Layout(slices=4, rows=110, columns=100))
+    for path in made.save(tmp_path):
+        path.write_bytes(path.read_bytes().replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00UN"))
+    assert_is(read_folder_series(tmp_path), made)
+
+
+def test_a_pet_that_ends_early_says_so(tmp_path: Path) -> None:
+    series("PT", Layout(extra={"NumberOfSlices": 20})).save(tmp_path)
+    (item,) = scan_folder(tmp_path).subseries
+    assert [(warning.code, warning.found) for warning in item.warnings] == [
+        ("W_FEWER_SLICES", "12 of the 20 slices that the header names")
+    ]
+
+
+def test_a_copy_that_holds_only_zeros_counts_against_its_neighbours(tmp_path: Path) -> None:
+    made = series("CT")
+    last = made.save(tmp_path)[-1]
+    last.write_bytes(bytes(last.stat().st_size))
+    found = scan_folder(tmp_path)
+    assert [problem.code for problem in found.problems] == ["E_EMPTY_FILE"]
+    assert [warning.code for warning in found.subseries[0].warnings] == ["W_BROKEN_NEIGHBOUR"]
+
+
 def test_pictures_of_one_study_are_no_torn_volume(shuffled: Saver) -> None:
     """Single images that make no stack stay single images."""
     made = series("CT", SMALL)

@@ -83,7 +83,7 @@ def test_files_that_are_no_images_are_named_with_the_reason(tmp_path: Path, unto
     assert codes(tmp_path) == {
         "notes.txt": "S_NOT_DICOM",
         "short": "S_NOT_DICOM",
-        "zeros": "S_NOT_DICOM",
+        "zeros": "E_EMPTY_FILE",
         "empty": "E_EMPTY_FILE",
         "looks.dcm": "E_HEADER",
         "magic only": "E_HEADER",
