@@ -63,6 +63,8 @@ REPEAT = (
     "TemporalPositionIdentifier",
     "FrameReferenceTime",
     "TriggerTime",
+    "NominalPercentageOfCardiacPhase",
+    "NominalPercentageOfRespiratoryPhase",
     "EchoNumbers",
     "DiffusionGradientOrientation",
     "RepetitionTime",
@@ -70,6 +72,8 @@ REPEAT = (
     "AcquisitionNumber",
     "AcquisitionDateTime",
     "AcquisitionTime",
+    "CorrectedImage",
+    "SeriesNumber",  # of series that de-identification gave one UID
 )
 
 NM_VECTORS = (
@@ -642,6 +646,13 @@ def _unusable(ds: FileDataset, path: Path, frames: tuple[FrameHeader, ...]) -> P
         return Problem("E_COLOUR", f"Photometric Interpretation is {photometric}, Samples per Pixel {samples}", path)
     if mosaic := _mosaic(ds, frames):
         return Problem("E_MOSAIC", mosaic, path)
+    return _undecodable(ds, path)
+
+
+def _undecodable(ds: FileDataset, path: Path) -> Problem | None:
+    """Why stored bits give no values."""
+    if items(ds, "ModalityLUTSequence"):
+        return Problem("E_MODALITY_LUT", "Modality LUT Sequence is present", path)
     allocated, stored, high = whole(ds, "BitsAllocated"), whole(ds, "BitsStored"), whole(ds, "HighBit")
     if allocated not in (8, 16, 32) or not stored or stored > allocated or high != stored - 1:
         return Problem(

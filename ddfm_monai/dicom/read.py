@@ -28,7 +28,6 @@ from ddfm_monai.dicom.headers import (
     ImageHeader,
     contradicting_syntax,
     image_header,
-    items,
     missing_decoder,
     open_dataset,
     quiet_pydicom,
@@ -283,8 +282,6 @@ def _rescaled(ds: Dataset, frame: int, stored: NDArray) -> NDArray[np.float32]:
 
 
 def _rescale(ds: Dataset, frame: int) -> tuple[float, float]:
-    if items(ds, "ModalityLUTSequence"):
-        raise DicomError(Problem("E_MODALITY_LUT", "Modality LUT Sequence is present", Path(str(ds.filename))))
     slope, intercept = rescale_of(ds, frame)
     return 1.0 if slope is None else slope, intercept or 0.0
 

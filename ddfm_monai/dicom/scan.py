@@ -192,11 +192,32 @@ def _classify(ds: FileDataset, path: Path, file: BinaryIO) -> ImageHeader | Regi
     if sop_class not in MODALITY_OF_CLASS and stored_class not in MODALITY_OF_CLASS:
         name = sop_class.name if sop_class.name != sop_class else "unknown SOP class"
         return Problem("S_SOP_CLASS", f"the object is a {name}", path)
+    return _image(ds, path, file)
+
+
+def _image(ds: FileDataset, path: Path, file: BinaryIO) -> ImageHeader:
+    """An image's header, and what the file says of its pixels without reading them."""
     if not known_syntax(ds) or ds.file_meta.TransferSyntaxUID.is_deflated:
         return image_header(ds, path, None, 0)  # the place in the file says nothing about the pixels
     start = file.tell()
     after_header = file.read(12)
-    return image_header(ds, path, after_header, file.seek(0, os.SEEK_END) - start)
+    header = image_header(ds, path, after_header, file.seek(0, os.SEEK_END) - start)
+    if header.problem is None and ds.file_meta.TransferSyntaxUID.is_encapsulated and _cut_off(file, start + 12):
+        return replace(header, problem=Problem("E_PIXEL_DATA", "the file ends within Pixel Data", path))
+    return header
+
+
+def _cut_off(file: BinaryIO, start: int) -> bool:
+    """Whether fragments of compressed Pixel Data lack their end (PS3.5 A.4). Jumps from one to the next."""
+    size = file.seek(0, os.SEEK_END)
+    while True:
+        file.seek(start)
+        head = file.read(8)
+        if head[:4] != b"\xfe\xff\x00\xe0":  # no further fragment: the delimiter, unless the file was cut
+            return head[:4] != b"\xfe\xff\xdd\xe0"
+        start += 8 + int.from_bytes(head[4:], "little")
+        if start > size:
+            return True
 
 
 def _sorted_into_series(images: list[ImageHeader], broken: list[Problem]) -> tuple[SubSeries, ...]:

@@ -481,8 +481,10 @@ def _one_stack(one: _Group, other: _Group) -> bool:
         return False
     if not all(entry.placed for entry in (*one.entries, *other.entries)):
         return False
-    normals = [np.cross(group.entries[0].orientation[:3], group.entries[0].orientation[3:]) for group in (one, other)]
-    if np.linalg.norm(np.cross(*normals)) > PARALLEL_TOLERANCE or pieces.share_places(one.entries, other.entries):
+    normal, other_normal = (np.cross(e.orientation[:3], e.orientation[3:]) for e in (one.entries[0], other.entries[0]))
+    if np.linalg.norm(np.cross(normal, other_normal)) > PARALLEL_TOLERANCE or pieces.share_places(
+        one.entries, other.entries
+    ):
         return False
     if pieces.interleave(one.entries, other.entries):
         return pieces.fills_gaps(one.entries, other.entries) is True

@@ -136,6 +136,7 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
     "one without intercept": (one(3, RescaleIntercept=None), "E_RESCALE", r"IM00\d\d: 1 of 12 slices"),
     "one without slope": (lambda d: (each(RescaleSlope=2)(d), one(3, RescaleSlope=None)(d)), "E_RESCALE", "Slope"),
     "intercept not finite": (one(3, RescaleIntercept="1e999"), "E_HEADER", "RescaleIntercept is not finite"),
+    "lookup table": (each(ModalityLUTSequence=[Dataset()]), "E_MODALITY_LUT", r"IM00\d\d: Modality LUT"),
     "huge slope": (one(3, RescaleSlope="1e300"), "E_NOT_FINITE", ""),
     "not finite": (one(3, SpacingBetweenSlices="1e999"), "E_HEADER", "SpacingBetweenSlices is not finite"),
     "bits": (one(3, BitsStored=12), "E_HEADER", "High Bit"),

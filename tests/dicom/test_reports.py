@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -377,6 +378,48 @@ def test_pixel_data_of_unknown_representation_are_read(tmp_path: Path) -> None:
     for path in made.save(tmp_path):
         path.write_bytes(path.read_bytes().replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00UN"))
     assert_is(read_folder_series(tmp_path), made)
+
+
+@pytest.mark.parametrize("cut", [8, 20, 300])
+def test_a_compressed_file_that_was_cut_off_is_found_by_the_scan(cut: int, tmp_path: Path) -> None:
+    """It was found when it was to be fused, and then as a file without a Study Instance UID."""
+    made = series("CT", SMALL)
+    for ds in made.datasets:
+        ds.compress(RLELossless, generate_instance_uid=False)
+    paths = made.save(tmp_path)
+    assert_is(read_folder_series(tmp_path), made)
+    paths[3].write_bytes(paths[3].read_bytes()[:-cut])
+    (item,) = scan_folder(tmp_path).subseries
+    assert item.problem is not None
+    assert (item.problem.code, item.problem.found) == ("E_PIXEL_DATA", "the file ends within Pixel Data")
+    assert item.problem.path == paths[3]
+
+
+@pytest.mark.parametrize(
+    ("modality", "keyword", "values"),
+    [
+        ("CT", "NominalPercentageOfRespiratoryPhase", [0.0, 30.0]),
+        ("PT", "CorrectedImage", [["DECY"], ["DECY", "ATTN"]]),
+        ("MR", "SeriesNumber", [3, 4]),
+    ],
+)
+def test_volumes_with_equal_instance_numbers_are_told_apart(
+    modality: str, keyword: str, values: list[Any], tmp_path: Path
+) -> None:
+    """They passed for slices that were sent twice, until their pixels were compared."""
+    one, other = series(modality, SMALL), series(modality, SMALL)
+    other.datasets = [rename(ds, "other") for ds in other.datasets]
+    for made, value in zip((one, other), values, strict=True):
+        each(**{keyword: value})(made.datasets)
+    for ds in other.datasets:
+        ds.PixelData = np.frombuffer(ds.PixelData, np.uint16)[::-1].tobytes()
+    other.values = other.values[::-1, ::-1]
+    one.save(tmp_path / "one")
+    other.save(tmp_path / "other")
+    found = scan_folder(tmp_path).subseries
+    assert {item.key.subseries.partition("=")[0] for item in found} == {keyword}
+    for made, item in zip((one, other), found, strict=True):
+        assert_is(read_subseries(item), made)
 
 
 def test_a_pet_that_ends_early_says_so(tmp_path: Path) -> None:
