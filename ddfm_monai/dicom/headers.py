@@ -78,7 +78,6 @@ REPEAT = (
 
 NM_VECTORS = (
     "EnergyWindowVector",
-    "DetectorVector",
     "PhaseVector",
     "RRIntervalVector",
     "TimeSlotVector",
@@ -478,6 +477,7 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
 
     modality = MODALITY_OF_CLASS[text(ds, "SOPClassUID")]
     content, measures = group("FrameContentSequence"), group("PixelMeasuresSequence")
+    directions = items(group("MRDiffusionSequence"), "DiffusionGradientDirectionSequence")
     contrast = [
         *_named(content, ("StackID",)),
         *((("EchoTime", value),) if (value := _joined(group("MREchoSequence"), "EffectiveEchoTime")) else ()),
@@ -488,6 +488,7 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
     repeat = [
         *_named(content, ("TemporalPositionIndex",)),
         *_named(group("CardiacSynchronizationSequence"), ("NominalCardiacTriggerDelayTime",)),
+        *(_named(directions[0], ("DiffusionGradientOrientation",)) if directions else ()),
         *_dimensions(content, pointers),
         *_named(content, ("FrameAcquisitionNumber", "FrameReferenceDateTime", "FrameAcquisitionDateTime")),
     ]
@@ -536,6 +537,8 @@ def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
     orientation = _orientation(detectors[0]) if detectors else None
     step = number(ds, "SpacingBetweenSlices") or number(ds, "SliceThickness")
     vectors = [(name, values) for name in NM_VECTORS if len(values := numbers(ds, name)) == count]
+    # Of a reconstruction all detectors see every slice, so that the detector alone never makes another volume.
+    seen = numbers(ds, "DetectorVector")
     rescale = rescale_of(ds, 0)
     frames = []
     for frame in range(count):
@@ -554,7 +557,7 @@ def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
                 thickness=_thickness(ds),
                 image_type=image_type,
                 contrast=tuple((name, str(int(values[frame]))) for name, values in vectors),
-                repeat=(),
+                repeat=(("DetectorVector", str(int(seen[frame]))),) if len(seen) == count else (),
                 rescale=rescale,
             )
         )
@@ -568,7 +571,8 @@ def _slice_vector(ds: Dataset, count: int) -> tuple[float, ...]:
         return tuple(range(1, count + 1))
     if count < 1 or len(slices) != count:
         raise HeaderError("SliceVector does not have one value for each of NumberOfFrames")
-    return slices
+    # Some count from 0, which would put every slice one too far down (PS3.3 C.8.4.15: from 1).
+    return tuple(number + 1 for number in slices) if min(slices) == 0 else slices
 
 
 def _named(ds: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

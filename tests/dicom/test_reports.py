@@ -268,6 +268,42 @@ def test_nm_without_slice_vector_is_read_in_order_with_a_warning(tmp_path: Path)
     assert [warning.code for warning in volume.warnings] == ["W_NO_SLICE_VECTOR"]
 
 
+def test_nm_slices_that_are_counted_from_0_lie_where_they_are(tmp_path: Path) -> None:
+    """They came to lie one slice too far down."""
+    made = nuclear()
+    made.datasets[0].SliceVector = list(range(12))
+    made.save(tmp_path)
+    assert_is(read_folder_series(tmp_path), made)
+
+
+def test_a_reconstruction_is_not_parted_by_detectors(tmp_path: Path) -> None:
+    made = nuclear()
+    made.datasets[0].DetectorVector = [1] * 6 + [2] * 6
+    made.save(tmp_path)
+    assert_is(read_folder_series(tmp_path), made)
+
+
+def test_frames_of_several_directions_in_any_order_are_told_apart(tmp_path: Path) -> None:
+    made = enhanced("MR", volumes=2)
+    (ds,) = made.datasets
+    del ds.DimensionIndexSequence
+    frames = list(ds.PerFrameFunctionalGroupsSequence)
+    for number, frame in enumerate(frames):
+        del frame.FrameContentSequence
+        direction, diffusion = Dataset(), Dataset()
+        direction.DiffusionGradientOrientation = [1.0, 0.0, 0.0] if number < 12 else [0.0, 1.0, 0.0]
+        diffusion.DiffusionBValue, diffusion.DiffusionGradientDirectionSequence = 1000.0, [direction]
+        frame.MRDiffusionSequence = [diffusion]
+    order = np.random.default_rng(3).permutation(24)
+    pixels = np.frombuffer(ds.PixelData, np.uint16).reshape(24, ds.Rows, ds.Columns)
+    ds.PixelData = pixels[order].tobytes()
+    ds.PerFrameFunctionalGroupsSequence = [frames[k] for k in order]
+    made.save(tmp_path)
+    second, first = scan_folder(tmp_path).subseries  # sorted by their directions
+    assert_is(read_subseries(first), made)
+    np.testing.assert_allclose(read_subseries(second).volume.numpy()[0], made.values * 2)
+
+
 def test_nm_whose_frames_are_not_its_slices_is_refused(tmp_path: Path) -> None:
     """Two gates of three slices, say: nothing tells which frame is which."""
     made = nuclear(SMALL)
