@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -376,14 +376,14 @@ def _value(ds: Dataset, keyword: str) -> Any:
         raise HeaderError(f"{keyword} cannot be read ({type(error).__name__})") from error
 
 
-def items(ds: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence, empty if absent."""
+def items(ds: Dataset, keyword: str) -> Sequence[Dataset]:
+    """The items of a sequence, empty if absent. Not copied: one object may have tens of thousands of frames."""
     value = _value(ds, keyword)
     if value is None:
         return []
     if not isinstance(value, pydicom.sequence.Sequence):
         raise HeaderError(f"{keyword} is not a sequence")
-    return list(value)
+    return value
 
 
 # ------------------------------------------------------------------------------------------------ frames
