@@ -12,9 +12,9 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -47,6 +47,8 @@ MODALITY_OF_CLASS = {
 """The SOP classes that are read. The class decides, not the attribute Modality, which is free to be wrong."""
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
+PET = "1.2.840.10008.5.1.4.1.1.128"
+UNDEFINED_LENGTH = 0xFFFFFFFF
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 NUCLEAR = ("1.2.840.10008.5.1.4.1.1.20",)
 SPATIAL_REGISTRATION = "1.2.840.10008.5.1.4.1.1.66.1"
@@ -61,6 +63,8 @@ REPEAT = (
     "TemporalPositionIdentifier",
     "FrameReferenceTime",
     "TriggerTime",
+    "NominalPercentageOfCardiacPhase",
+    "NominalPercentageOfRespiratoryPhase",
     "EchoNumbers",
     "DiffusionGradientOrientation",
     "RepetitionTime",
@@ -68,11 +72,12 @@ REPEAT = (
     "AcquisitionNumber",
     "AcquisitionDateTime",
     "AcquisitionTime",
+    "CorrectedImage",
+    "SeriesNumber",  # of series that de-identification gave one UID
 )
 
 NM_VECTORS = (
     "EnergyWindowVector",
-    "DetectorVector",
     "PhaseVector",
     "RRIntervalVector",
     "TimeSlotVector",
@@ -105,6 +110,7 @@ class FrameHeader:
         image_type: Image Type, or the frame's Frame Type.
         contrast: name and value of what makes this another image of the same place.
         repeat: name and value of what may tell apart slices at the same position.
+        rescale: Rescale Slope and Rescale Intercept, each None if absent. Copies are compared by their values.
     """
 
     frame: int | None
@@ -116,13 +122,16 @@ class FrameHeader:
     image_type: tuple[str, ...]
     contrast: tuple[tuple[str, str], ...]
     repeat: tuple[tuple[str, str], ...]
+    rescale: tuple[float | None, float | None] = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader(SeriesHeader):
     """One image file.
 
-    ``frames`` is empty when ``problem`` says that the header cannot be used.
+    ``frames`` is empty when ``problem`` says that the header cannot be used. ``other_quantity`` says in words that the
+    values are not what images of this modality show, or ``""``. ``stated_slices`` is Number of Slices of a PET volume
+    (PS3.3 C.8.9.1), or 0.
     """
 
     path: Path
@@ -133,6 +142,8 @@ class ImageHeader(SeriesHeader):
     instance_number: int | None
     photometric: str
     own_output: bool
+    other_quantity: str
+    stated_slices: int
     frames: tuple[FrameHeader, ...]
     problem: Problem | None
     warnings: tuple[Problem, ...]
@@ -178,11 +189,22 @@ def sniff(path: Path) -> Problem | None:
         return Problem("E_EMPTY_FILE", "the file is empty", path)
     if len(start) < 132 and not any(start):
         return Problem("E_HEADER", "the file ends within the preamble", path)
+    if not any(start) and _only_zeros(path):
+        return Problem("E_EMPTY_FILE", "the file holds nothing but zeros", path)
     if start[128:132] == b"DICM" or _starts_like_dataset(start):
         return None
     if start.startswith(ARCHIVE_MAGIC) or start[257:262] == b"ustar":
         return Problem("S_ARCHIVE", "the file is an archive", path)
     return Problem("S_NOT_DICOM", "the file is not DICOM", path)
+
+
+def _only_zeros(path: Path) -> bool:
+    """Whether that is all that a file holds: a copy that was interrupted after its place on the disk was taken."""
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            if any(block):
+                return False
+    return True
 
 
 def _starts_like_dataset(start: bytes) -> bool:
@@ -270,6 +292,8 @@ def image_header(ds: FileDataset, path: Path, after_header: bytes | None, remain
         acquired=lenient(lambda: _acquired(ds), ""),
         identity_removed=lenient(lambda: text(ds, "PatientIdentityRemoved").upper(), ""),
         own_output=lenient(lambda: _own_output(ds), False),
+        other_quantity=lenient(lambda: _other_quantity(ds), ""),
+        stated_slices=lenient(lambda: whole(ds, "NumberOfSlices") or 0, 0) if sop_class_uid == PET else 0,
         frames=frames,
         problem=problem,
         warnings=tuple(remarks),
@@ -352,14 +376,14 @@ def _value(ds: Dataset, keyword: str) -> Any:
         raise HeaderError(f"{keyword} cannot be read ({type(error).__name__})") from error
 
 
-def items(ds: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence, empty if absent."""
+def items(ds: Dataset, keyword: str) -> Sequence[Dataset]:
+    """The items of a sequence, empty if absent. Not copied: one object may have tens of thousands of frames."""
     value = _value(ds, keyword)
     if value is None:
         return []
     if not isinstance(value, pydicom.sequence.Sequence):
         raise HeaderError(f"{keyword} is not a sequence")
-    return list(value)
+    return value
 
 
 # ------------------------------------------------------------------------------------------------ frames
@@ -378,7 +402,7 @@ def _content(
         if text(ds, "SOPClassUID") not in MODALITY_OF_CLASS:
             raise HeaderError("SOPClassUID contradicts MediaStorageSOPClassUID")
         frames = _frames(ds, path)
-        problem = _unusable(ds, path, frames) or _short_pixels(ds, path, rows, columns, frames, after_header, remaining)
+        problem = _unusable(ds, path, frames) or _wrong_pixels(ds, path, rows, columns, frames, after_header, remaining)
     except DicomError as error:
         problem = error.problem
     except HeaderError as error:
@@ -407,7 +431,24 @@ def _single_frame(ds: Dataset) -> FrameHeader:
         image_type=texts(ds, "ImageType"),
         contrast=_named(ds, CONTRAST),
         repeat=_named(ds, REPEAT),
+        rescale=rescale_of(ds, 0),
     )
+
+
+def rescale_of(ds: Dataset, frame: int) -> tuple[float | None, float | None]:
+    """Rescale Slope and Rescale Intercept of one frame, each None if absent.
+
+    Raises:
+        HeaderError: one of them is no number, or the slope is 0.
+    """
+    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
+    holder = frame_group(ds, frame, "PixelValueTransformationSequence") if enhanced else ds
+    if "RescaleSlope" not in holder:
+        holder = ds
+    slope = number(holder, "RescaleSlope")
+    if slope == 0:
+        raise HeaderError("RescaleSlope is 0")
+    return slope, number(holder, "RescaleIntercept")
 
 
 def frame_group(ds: Dataset, frame: int, macro: str) -> Dataset:
@@ -436,6 +477,7 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
 
     modality = MODALITY_OF_CLASS[text(ds, "SOPClassUID")]
     content, measures = group("FrameContentSequence"), group("PixelMeasuresSequence")
+    directions = items(group("MRDiffusionSequence"), "DiffusionGradientDirectionSequence")
     contrast = [
         *_named(content, ("StackID",)),
         *((("EchoTime", value),) if (value := _joined(group("MREchoSequence"), "EffectiveEchoTime")) else ()),
@@ -446,6 +488,7 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
     repeat = [
         *_named(content, ("TemporalPositionIndex",)),
         *_named(group("CardiacSynchronizationSequence"), ("NominalCardiacTriggerDelayTime",)),
+        *(_named(directions[0], ("DiffusionGradientOrientation",)) if directions else ()),
         *_dimensions(content, pointers),
         *_named(content, ("FrameAcquisitionNumber", "FrameReferenceDateTime", "FrameAcquisitionDateTime")),
     ]
@@ -459,6 +502,7 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
         image_type=texts(group(FRAME_TYPE_MACROS.get(modality, "")), "FrameType") or texts(ds, "ImageType"),
         contrast=tuple(contrast),
         repeat=tuple(repeat),
+        rescale=rescale_of(ds, frame),
     )
 
 
@@ -493,6 +537,9 @@ def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
     orientation = _orientation(detectors[0]) if detectors else None
     step = number(ds, "SpacingBetweenSlices") or number(ds, "SliceThickness")
     vectors = [(name, values) for name in NM_VECTORS if len(values := numbers(ds, name)) == count]
+    # Of a reconstruction all detectors see every slice, so that the detector alone never makes another volume.
+    seen = numbers(ds, "DetectorVector")
+    rescale = rescale_of(ds, 0)
     frames = []
     for frame in range(count):
         placed = None
@@ -510,7 +557,8 @@ def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
                 thickness=_thickness(ds),
                 image_type=image_type,
                 contrast=tuple((name, str(int(values[frame]))) for name, values in vectors),
-                repeat=(),
+                repeat=(("DetectorVector", str(int(seen[frame]))),) if len(seen) == count else (),
+                rescale=rescale,
             )
         )
     return tuple(frames)
@@ -523,7 +571,8 @@ def _slice_vector(ds: Dataset, count: int) -> tuple[float, ...]:
         return tuple(range(1, count + 1))
     if count < 1 or len(slices) != count:
         raise HeaderError("SliceVector does not have one value for each of NumberOfFrames")
-    return slices
+    # Some count from 0, which would put every slice one too far down (PS3.3 C.8.4.15: from 1).
+    return tuple(number + 1 for number in slices) if min(slices) == 0 else slices
 
 
 def _named(ds: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -601,6 +650,13 @@ def _unusable(ds: FileDataset, path: Path, frames: tuple[FrameHeader, ...]) -> P
         return Problem("E_COLOUR", f"Photometric Interpretation is {photometric}, Samples per Pixel {samples}", path)
     if mosaic := _mosaic(ds, frames):
         return Problem("E_MOSAIC", mosaic, path)
+    return _undecodable(ds, path)
+
+
+def _undecodable(ds: FileDataset, path: Path) -> Problem | None:
+    """Why stored bits give no values."""
+    if items(ds, "ModalityLUTSequence"):
+        return Problem("E_MODALITY_LUT", "Modality LUT Sequence is present", path)
     allocated, stored, high = whole(ds, "BitsAllocated"), whole(ds, "BitsStored"), whole(ds, "HighBit")
     if allocated not in (8, 16, 32) or not stored or stored > allocated or high != stored - 1:
         return Problem(
@@ -624,7 +680,7 @@ def _mosaic(ds: Dataset, frames: tuple[FrameHeader, ...]) -> str:
     return ""
 
 
-def _short_pixels(
+def _wrong_pixels(
     ds: FileDataset,
     path: Path,
     rows: int,
@@ -633,21 +689,37 @@ def _short_pixels(
     after_header: bytes | None,
     remaining: int,
 ) -> Problem | None:
-    """Whether the file is too short for its Pixel Data, seen without reading it."""
+    """Whether Pixel Data are other than the header says, or the file too short for them, seen without reading them."""
     if after_header is None:
         return None
     big = ds.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
     tag = b"\x7f\xe0\x00\x10" if big else b"\xe0\x7f\x10\x00"
     if after_header[:4] != tag:
         return Problem("E_PIXEL_DATA", "there is no Pixel Data", path)
+    # As it is encoded, not as the transfer syntax says: pydicom reads implicit data that are called explicit.
+    start = 12 if after_header[4:6] in (b"OW", b"OB", b"UN") else 8
+    length = int.from_bytes(after_header[start - 4 : start], "big" if big else "little")
+    if (found := contradicting_syntax(ds, fragments=length == UNDEFINED_LENGTH)) is not None:
+        return Problem("E_PIXEL_DATA", found, path)
     if ds.file_meta.TransferSyntaxUID.is_encapsulated:
         return None
-    expected = rows * columns * len(frames) * (whole(ds, "BitsAllocated") or 0) // 8
-    # As it is encoded, not as the transfer syntax says: pydicom reads implicit data that are called explicit.
-    length = remaining - (12 if after_header[4:6] in (b"OW", b"OB") else 8)
-    if length < expected:
-        return Problem("E_PIXEL_DATA", f"Pixel Data has {max(length, 0)} bytes instead of {expected}", path)
+    one_frame = rows * columns * (whole(ds, "BitsAllocated") or 0) // 8
+    expected = one_frame * len(frames)
+    there = min(remaining - start, length)
+    if not expected <= there < expected + one_frame:
+        return Problem("E_PIXEL_DATA", f"Pixel Data has {max(there, 0)} bytes instead of {expected}", path)
     return None
+
+
+def contradicting_syntax(ds: FileDataset, fragments: bool) -> str | None:
+    """What is wrong if Pixel Data are in fragments but the Transfer Syntax is a native one, or the reverse (PS3.5 A.4).
+
+    Read all the same, the heads of the fragments would be taken for pixels.
+    """
+    name = ds.file_meta.TransferSyntaxUID.name
+    if fragments == ds.file_meta.TransferSyntaxUID.is_encapsulated:
+        return None
+    return f"Pixel Data is {'' if fragments else 'not '}in fragments, but the Transfer Syntax is {name}"
 
 
 # ------------------------------------------------------------------------------------------------ what it is
@@ -658,6 +730,30 @@ def _own_output(ds: Dataset) -> bool:
         text(item, "CodingSchemeDesignator") == OWN_SCHEME and text(item, "CodeValue") == FUSION.value
         for item in items(ds, "DerivationCodeSequence")
     )
+
+
+# Rescale Type (PS3.3 C.11.1.1.2) of maps that CT scanners compute: density, effective atomic number, fractions.
+NO_ATTENUATION = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
+
+
+def _other_quantity(ds: Dataset) -> str:
+    """Words for a map or a transmission image that has the modality of what it was computed or corrected with."""
+    modality = MODALITY_OF_CLASS.get(text(ds, "SOPClassUID"))
+    if modality == "CT":
+        found = text(ds, "RescaleType") or text(_first_transformation(ds), "RescaleType")
+        return f"Rescale Type is {found}" if found.upper() in NO_ATTENUATION else ""
+    if modality == "PT" and text(ds, "Units").upper() == "1CM":
+        return "Units is 1CM (an attenuation map)"
+    if modality == "PT" and text(ds, "CountsSource").upper() == "TRANSMISSION":
+        return "Counts Source is TRANSMISSION"
+    if modality == "NM" and "TRANSMISSION" in texts(ds, "ImageType"):
+        return "Image Type says TRANSMISSION"
+    return ""
+
+
+def _first_transformation(ds: Dataset) -> Dataset:
+    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
+    return frame_group(ds, 0, "PixelValueTransformationSequence") if enhanced else Dataset()
 
 
 def _t1_weighted(ds: Dataset) -> bool:
@@ -676,5 +772,12 @@ def _acquired(ds: Dataset) -> str:
     for kind in ("Series", "Study"):
         date, time = plain_date(text(ds, f"{kind}Date")), text(ds, f"{kind}Time")
         if date is not None:
-            return date + (re.sub(r"\D", "", time) + "000000")[:6]
+            return date + _clock(time)
     return ""
+
+
+def _clock(time: str) -> str:
+    """``HHMMSS`` of a time, with or without colons; midnight for none and for an impossible one: the day counts."""
+    parts = [part.zfill(2) for part in time.split(".", maxsplit=1)[0].split(":")]
+    digits = "".join(parts)[:6].ljust(6, "0")
+    return digits if re.fullmatch(r"([01]\d|2[0-3])[0-5]\d[0-5]\d", digits) else "000000"
