@@ -42,6 +42,7 @@ DEFAULT_PRIOR = "open"
 CT_WINDOWS = {"brain": (40.0, 80.0), "soft": (40.0, 400.0), "bone": (400.0, 1800.0)}
 """Level and width in HU."""
 
+_LARGEST_SEED = 2**63 - 1  # of torch's random numbers
 _WHERE_NOT_WHAT = ("device", "batch_size")  # decide where and how fast, not what comes out
 
 
@@ -127,8 +128,8 @@ def _check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
         raise UsageError(f"{name} is {value!r}; expected one of {', '.join(choices)}.", "E_SETTING")
     if minimum is not None and value is not None and not (_is_whole(value) and value >= minimum):
         raise UsageError(f"{name} is {value!r}; a whole number of at least {minimum} is expected.", "E_SETTING")
-    if name == "seed" and not _is_whole(value):
-        raise UsageError(f"seed is {value!r}; a whole number is expected.", "E_SETTING")
+    if name == "seed" and not (_is_whole(value) and abs(value) <= _LARGEST_SEED):
+        raise UsageError(f"seed is {value!r}; a whole number of at most 63 bits is expected.", "E_SETTING")
 
 
 def _is_whole(value: Any) -> bool:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
-from monai.data.meta_obj import get_track_meta, set_track_meta
 from monai.data.meta_tensor import MetaTensor
+from monai.transforms.lazy.functional import apply_pending
 from monai.transforms.transform import MapTransform, Transform
 from monai.utils import convert_to_tensor, ensure_tuple
 from monai.utils.enums import TransformBackends
@@ -21,6 +21,7 @@ from monai.utils.enums import TransformBackends
 from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
 from ddfm_monai.priors import Prior, as_prior
 from ddfm_monai.settings import DEFAULT_PRIOR, FusionSettings, takes_settings
+from ddfm_monai.switches import META_TRACKED
 
 __all__ = ["DDFMFuse", "DDFMFuseD", "DDFMFuseDict", "DDFMFused"]
 
@@ -68,8 +69,8 @@ class DDFMFuse(Transform):
         """Everything that the fusion gives: volume, provenance, uncertainty, registration."""
         if self._loaded is None:
             self._loaded = as_prior(self.prior)
-        with _tracking():
-            volumes = [convert_to_tensor(source, track_meta=True) for source in (reference, second)]
+        with META_TRACKED.held():
+            volumes = [_ready(source) for source in (reference, second)]
             return fuse_volumes(*volumes, prior=self._loaded, settings=self.settings)
 
     def __call__(self, reference: NdarrayOrTensor, second: NdarrayOrTensor) -> torch.Tensor:  # type: ignore[override]
@@ -85,18 +86,15 @@ class DDFMFuse(Transform):
         if isinstance(reference, MetaTensor) and "filename_or_obj" in reference.meta:
             fused.meta["filename_or_obj"] = reference.meta["filename_or_obj"]
         fused.meta["ddfm"] = json.dumps(result.provenance)  # text, so that batches of it collate
-        return convert_to_tensor(fused, track_meta=get_track_meta())
+        return convert_to_tensor(fused, track_meta=META_TRACKED.users())
 
 
-@contextmanager
-def _tracking() -> Iterator[None]:
-    """Meta data are tracked inside, whatever MONAI's switch says: the way of the data needs affines."""
-    tracked = get_track_meta()
-    set_track_meta(True)
-    try:
-        yield
-    finally:
-        set_track_meta(tracked)
+def _ready(source: NdarrayOrTensor) -> Any:
+    """An array or tensor as a tensor, with the lazy transforms that still wait in it; anything else as it is."""
+    if not isinstance(source, (np.ndarray, torch.Tensor)):
+        return source
+    volume = convert_to_tensor(source, track_meta=True)
+    return apply_pending(volume)[0] if isinstance(volume, MetaTensor) and volume.has_pending_operations else volume
 
 
 @takes_settings

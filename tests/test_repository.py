@@ -40,7 +40,7 @@ ARROWS = {
     "batch": _SURFACES,
     "cli": _SURFACES | {"batch", "bundle", "metrics", "phantom"},
 }
-FOR_EVERYBODY = {"_version", "errors", "files", "lock", "progress", "protocol", "pages"}
+FOR_EVERYBODY = {"_version", "errors", "files", "lock", "progress", "protocol", "pages", "switches"}
 
 
 def tracked_files() -> list[Path]:

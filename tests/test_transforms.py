@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.data import CacheDataset, DataLoader, MetaTensor, PersistentDataset, get_track_meta, set_track_meta
-from monai.transforms import Compose, LoadImage, LoadImaged, SaveImaged
+from monai.transforms import Compose, LoadImage, LoadImaged, SaveImaged, Spacingd
 from monai.utils.enums import SpaceKeys
 
 from ddfm_monai import DDFMFuse, DDFMFuseD, DDFMFused, DDFMFuseDict, fuse_volumes
 from ddfm_monai.errors import InputError
+from ddfm_monai.switches import META_TRACKED
 
 SETTINGS = {"steps": 2, "reference_kind": "mr", "second_kind": "ct"}
 
@@ -79,6 +81,81 @@ def test_arrays_tensors_and_metatensors_give_the_same_with_and_without_tracking(
     for result in (*results, keyed):
         assert isinstance(result, MetaTensor) is tracked
         assert torch.equal(torch.as_tensor(result), expected)
+
+
+def test_threads_leave_monais_switch_as_they_found_it(tiny_prior):
+    """Each fuses within the other's time; what the user has set holds for every result and afterwards."""
+    a, b = (torch.rand(1, 40, 40, 2, generator=torch.Generator().manual_seed(s)) * 800 for s in (0, 1))
+    fuse = DDFMFuse(prior=tiny_prior, **SETTINGS)
+    both_inside, first_done = threading.Barrier(2, timeout=60), threading.Event()
+    original = fuse.fuse
+
+    def meet_inside(*sources):
+        with META_TRACKED.held():
+            both_inside.wait()
+            result = original(*sources)
+            if threading.current_thread().name == "last":
+                first_done.wait(60)
+            return result
+
+    fuse.fuse = meet_inside
+    found = {}
+
+    def work(name):
+        found[name] = fuse(a, b)
+        first_done.set()
+
+    set_track_meta(False)
+    try:
+        threads = [threading.Thread(target=work, args=(name,), name=name) for name in ("first", "last")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert get_track_meta() is False
+    finally:
+        set_track_meta(True)
+    assert [type(found[name]) for name in ("first", "last")] == [torch.Tensor] * 2
+    assert torch.equal(found["first"], found["last"])
+
+
+def test_torchs_default_type_does_not_matter(pair, tiny_prior_path):
+    """Tensors that are made on the way would be float64, and do not mix with float32 weights."""
+    expected = fuse_volumes(*pair, prior=tiny_prior_path, **SETTINGS).fused
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = fuse_volumes(*pair, prior=tiny_prior_path, **SETTINGS).fused
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype is torch.float32 and torch.equal(found.as_tensor(), expected.as_tensor())
+
+
+def test_fuse_volumes_works_without_tracking(pair, tiny_prior):
+    expected = fuse_volumes(*pair, prior=tiny_prior, **SETTINGS).fused
+    set_track_meta(False)
+    try:
+        found = fuse_volumes(*pair, prior=tiny_prior, **SETTINGS).fused
+    finally:
+        set_track_meta(True)
+    assert torch.equal(found.as_tensor(), expected.as_tensor())
+
+
+def test_lazy_transforms_that_still_wait_are_carried_out(pair, tiny_prior):
+    load = LoadImaged(("mri", "ct"), ensure_channel_first=True, image_only=True)
+    data = load({"mri": str(pair[0]), "ct": str(pair[1])})
+    fuse = DDFMFused(("mri", "ct"), prior=tiny_prior, **SETTINGS)
+    spaced = [Spacingd(("mri", "ct"), pixdim=(5.0, 5.0, 5.0), lazy=lazy)(data) for lazy in (False, True)]
+    assert spaced[1]["mri"].has_pending_operations
+    expected, found = (fuse(item)["fused"] for item in spaced)
+    torch.testing.assert_close(found.affine, expected.affine)
+    assert torch.equal(found.as_tensor(), expected.as_tensor())
+
+
+@pytest.mark.parametrize("wrong", [None, [[0.0]], 3])
+def test_what_is_no_volume_is_called_that(arrays, tiny_prior, wrong):
+    with pytest.raises(InputError, match=f"second: found a {type(wrong).__name__}; expected a tensor or an array"):
+        DDFMFuse(prior=tiny_prior, **SETTINGS)(arrays[0], wrong)
 
 
 @pytest.fixture

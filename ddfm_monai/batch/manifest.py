@@ -6,11 +6,13 @@ program needs to find the series again comes last.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -180,17 +182,22 @@ def why_nothing_runs(path: Path) -> str:
 def _rows(path: Path) -> list[dict[str, str]]:
     _check_suffix(path)
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        content = _decoded(path.read_bytes())
         rows = json.loads(content) if path.suffix.lower() == ".json" else _csv_rows(content)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        found = f"{path}: cannot be read as a manifest ({type(error).__name__})"
+        known = error.strerror if isinstance(error, OSError) else str(error) if isinstance(error, csv.Error) else None
+        found = f"{path}: cannot be read as a manifest ({known or type(error).__name__})"
         raise UsageError(f"{found}. {_remedy('E_MANIFEST')}", "E_MANIFEST") from error
-    needed = ("reference_series_uid", "second_series_uid", "status")
-    if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and all(name in row or _former(name) in row for name in needed) for row in rows
-    ):
-        raise UsageError(f"{path}: every row must have {', '.join(needed)}. {_remedy('E_MANIFEST')}", "E_MANIFEST")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_complete(row) for row in rows):
+        raise UsageError(f"{path}: every row must have {', '.join(_NEEDED)}. {_remedy('E_MANIFEST')}", "E_MANIFEST")
     return [{name: str(row.get(name) or row.get(_former(name)) or "").strip() for name in COLUMNS} for row in rows]
+
+
+_NEEDED = ("reference_series_uid", "second_series_uid", "status")
+
+
+def _is_complete(names: Container[str]) -> bool:
+    return all(name in names or _former(name) in names for name in _NEEDED)
 
 
 def _former(name: str) -> str:
@@ -198,20 +205,51 @@ def _former(name: str) -> str:
     return name.replace("reference_", "base_", 1)
 
 
+def _decoded(content: bytes) -> str:
+    """The text of a file as spreadsheet programs save it: UTF-8, UTF-16, or of one byte a letter.
+
+    Which letters those are does not matter: all that counts is ASCII, and the rest stands in people's notes.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
 def _csv_rows(content: str) -> list[dict[str, str]]:
-    """Rows of a CSV, whether a spreadsheet program saved it with commas, semicolons or tabs."""
-    first = content.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    return list(csv.DictReader(io.StringIO(content), delimiter=delimiter))
+    """Rows of a CSV, whether a spreadsheet program saved it with commas, semicolons or tabs.
+
+    Raises:
+        csv.Error: it is no table, or its head lacks a column.
+    """
+    first, _, rest = content.replace("\r\n", "\n").replace("\r", "\n").partition("\n")
+    if said := re.fullmatch('"?sep=(.)"?', first.strip("\n")):  # spreadsheet programs may write this line first
+        delimiter, table = said[1], rest
+    else:
+        delimiter, table = max(",;\t", key=first.count), f"{first}\n{rest}"
+    reader = csv.DictReader(io.StringIO(table), delimiter=delimiter)
+    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+    if not _is_complete(reader.fieldnames):
+        raise csv.Error(f"its first line does not name the columns {', '.join(_NEEDED)}")
+    return list(reader)
 
 
 def _resolve(row: dict[str, str], scan: ScanResult, where: str) -> Pair:
-    relation, output_kind = row["relation"] or "for", row["output_kind"] or "gray"
+    relation = row["relation"].lower() or "for"
+    output_kind = row["output_kind"].lower().replace("grey", "gray") or "gray"
     if relation not in RELATIONS or output_kind not in OUTPUT_KINDS:
         raise UsageError(
             f"{where}: relation {relation!r} with output_kind {output_kind!r}. Expected: relation one of "
             f"{', '.join(RELATIONS)}; output_kind one of {', '.join(OUTPUT_KINDS)}.",
             "E_MANIFEST",
+        )
+    if not row["second_series_uid"]:
+        raise UsageError(
+            f"{where}: the row names no second series; it only says why a series is in no pair. "
+            "Set its status back, or name the second series.",
+            "E_UNKNOWN_UID",
         )
     reference = _find(scan, row["reference_series_uid"], row["reference_subseries"], where)
     second = _find(scan, row["second_series_uid"], row["second_subseries"], where)

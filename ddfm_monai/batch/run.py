@@ -32,7 +32,7 @@ Runner = Callable[[Sequence[CaseJob]], Iterator[CaseOutcome]]
 
 _DAMAGED = {
     *("E_HEADER", "E_PIXEL_DATA", "E_DECODER", "E_MISSING_SLICES", "E_IRREGULAR_SPACING"),
-    *("E_DUPLICATE_POSITION", "E_DUPLICATE_INSTANCE"),
+    *("E_DUPLICATE_POSITION", "E_DUPLICATE_INSTANCE", "E_RESCALE", "E_SEVERAL_OWNERS"),
 }
 """Codes of series that are meant as volumes but came damaged or incomplete, or cannot be decoded here."""
 

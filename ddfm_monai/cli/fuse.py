@@ -317,11 +317,13 @@ def _fuse_jobs(plan: _Plan, person: Host) -> int:
 def _rehearse(plan: _Plan, person: Host) -> int:
     """Everything but the fusion: pairs, kinds, windows, grids, registration, and what would be written."""
     from ddfm_monai.fusion.many import rehearse
+    from ddfm_monai.priors import load_prior
 
     to_do, done = plan.split()
     for job, record in done:
         person.kept(plan.names(job), record)
-    for job, error in rehearse(to_do, plan.settings, person.taken, person.met, person.progress):
+    prior = load_prior(plan.prior)
+    for job, error in rehearse(to_do, prior, plan.settings, person.taken, person.met, person.progress):
         if error is not None and not plan.is_folder:
             raise error
         if error is not None:

@@ -7,6 +7,7 @@ Nothing heavy is imported here: each command imports torch, MONAI and the rest i
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -52,6 +53,9 @@ for _module in ("fuse", "view", "demo", "evaluate", "dicom", "prior", "bundle"):
 
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal or a pipe has no letters for is no fault
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -23,7 +23,7 @@ def dose_of(headers: Sequence[Dataset]) -> dict[str, Any]:
         first acquisition where the series was made later); without decay correction there is no delay to be known.
     """
     first = headers[0]
-    nothing: list[Dataset] = []
+    nothing: Sequence[Dataset] = []
     drug = (lenient(lambda: items(first, "RadiopharmaceuticalInformationSequence"), nothing) or [Dataset()])[0]
     return {
         "units": text(first, "Units"),

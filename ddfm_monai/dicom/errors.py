@@ -24,7 +24,9 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Export the series again from its source; a copy that was interrupted is the usual cause.",
     ),
     "E_EMPTY_FILE": Explanation(
-        "The file has no bytes.", "a DICOM file", "Export the series again if the file belongs to it."
+        "The file has no bytes, or nothing but zeros.",
+        "a DICOM file",
+        "Export the series again if the file belongs to it.",
     ),
     "E_UNREADABLE_FILE": Explanation(
         "The operating system does not let the file be read.",
@@ -96,6 +98,12 @@ EXPLANATIONS: dict[str, Explanation] = {
         "one Series Instance UID for all slices of a volume",
         "Export the series again from its source without the de-identification that gave every slice a UID of its own.",
     ),
+    "E_SEVERAL_OWNERS": Explanation(
+        "Slices of one series lie like one volume, but some carry another Patient ID, issuer or Study Instance UID.",
+        "one patient and one study in all slices of a series",
+        "Find out which is right, correct the other slices at their source (a correction may have reached some of them "
+        "only), and export the series again.",
+    ),
     "E_DUPLICATE_INSTANCE": Explanation(
         "Two files carry the same SOP Instance UID but different pixels.",
         "one instance per SOP Instance UID",
@@ -128,7 +136,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Export the original grey images; a coloured copy holds no measured values.",
     ),
     "E_PIXEL_DATA": Explanation(
-        "Pixel Data is missing, shorter than the header says, or cannot be decoded.",
+        "Pixel Data is missing, shorter or longer than the header says, or cannot be decoded.",
         "Pixel Data of Rows x Columns x Number of Frames",
         "Export the file again; an interrupted copy is the usual cause.",
     ),
@@ -141,6 +149,11 @@ EXPLANATIONS: dict[str, Explanation] = {
         "The values are defined by a Modality LUT Sequence instead of Rescale Slope and Rescale Intercept.",
         "Rescale Slope and Rescale Intercept, or neither",
         "Export the original images.",
+    ),
+    "E_RESCALE": Explanation(
+        "Some slices of the volume lack Rescale Slope or Rescale Intercept, which the others have.",
+        "both in every slice of a volume, or in none",
+        "Export the series again from its source: without them nobody can say what the values of these slices are.",
     ),
     "E_NOT_FINITE": Explanation(
         "After rescaling, the volume holds NaN or infinite values.",
@@ -191,7 +204,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Name the wanted sub-series in the manifest.",
     ),
     "S_DERIVED": Explanation(
-        "A derived image (MIP, MPR, projection, parameter map, ADC...).",
+        "A derived image (MIP, MPR, projection, parameter map, ADC...) or an attenuation map.",
         "an original or reconstructed image",
         "Name it in the manifest if it is meant.",
     ),
@@ -298,7 +311,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Check that the series is complete.",
     ),
     "W_FEWER_SLICES": Explanation(
-        "Another volume of the same series has slices at more places.",
+        "The header names more slices, or another volume of the same series has slices at more places.",
         "as many slices in each acquisition, phase or time point",
         "Check that this is the volume that is meant, and that nothing of it is missing.",
     ),

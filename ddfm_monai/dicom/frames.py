@@ -5,7 +5,7 @@ Enhanced multi-frame objects have functional groups (PS3.3 C.7.6.16), nuclear me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from ddfm_monai.dicom.geometry import Vector3
 from ddfm_monai.dicom.sop_classes import MODALITY_OF_CLASS, NUCLEAR
 from ddfm_monai.dicom.values import HeaderError, items, lenient, number, numbers, text, texts, whole
 
-__all__ = ["FRAME_TYPE_MACROS", "NM_VECTORS", "FrameHeader", "frame_group", "frames_of"]
+__all__ = ["FRAME_TYPE_MACROS", "NM_VECTORS", "FrameHeader", "frame_group", "frames_of", "rescale_of"]
 
 # These make a different image of the same place.
 CONTRAST = ("EchoTime", "DiffusionBValue", "InversionTime", "KVP", "ConvolutionKernel")
@@ -28,6 +28,8 @@ REPEAT = (
     "TemporalPositionIdentifier",
     "FrameReferenceTime",
     "TriggerTime",
+    "NominalPercentageOfCardiacPhase",
+    "NominalPercentageOfRespiratoryPhase",
     "EchoNumbers",
     "DiffusionGradientOrientation",
     "RepetitionTime",
@@ -35,11 +37,12 @@ REPEAT = (
     "AcquisitionNumber",
     "AcquisitionDateTime",
     "AcquisitionTime",
+    "CorrectedImage",
+    "SeriesNumber",  # of series that de-identification gave one UID
 )
 
 NM_VECTORS = (
     "EnergyWindowVector",
-    "DetectorVector",
     "PhaseVector",
     "RRIntervalVector",
     "TimeSlotVector",
@@ -60,6 +63,7 @@ class FrameHeader:
         image_type: Image Type, or the frame's Frame Type.
         contrast: name and value of what makes this another image of the same place.
         repeat: name and value of what may tell apart slices at the same position.
+        rescale: Rescale Slope and Rescale Intercept, each None if absent. Copies are compared by their values.
     """
 
     frame: int | None
@@ -71,6 +75,7 @@ class FrameHeader:
     image_type: tuple[str, ...]
     contrast: tuple[tuple[str, str], ...]
     repeat: tuple[tuple[str, str], ...]
+    rescale: tuple[float | None, float | None] = field(compare=False)
 
 
 def frames_of(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
@@ -104,7 +109,24 @@ def _single_frame(ds: Dataset) -> FrameHeader:
         image_type=texts(ds, "ImageType"),
         contrast=_named(ds, CONTRAST),
         repeat=_named(ds, REPEAT),
+        rescale=rescale_of(ds, 0),
     )
+
+
+def rescale_of(ds: Dataset, frame: int) -> tuple[float | None, float | None]:
+    """Rescale Slope and Rescale Intercept of one frame, each None if absent.
+
+    Raises:
+        HeaderError: one of them is no number, or the slope is 0.
+    """
+    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
+    holder = frame_group(ds, frame, "PixelValueTransformationSequence") if enhanced else ds
+    if "RescaleSlope" not in holder:
+        holder = ds
+    slope = number(holder, "RescaleSlope")
+    if slope == 0:
+        raise HeaderError("RescaleSlope is 0")
+    return slope, number(holder, "RescaleIntercept")
 
 
 def frame_group(ds: Dataset, frame: int, macro: str) -> Dataset:
@@ -133,6 +155,7 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
 
     modality = MODALITY_OF_CLASS[text(ds, "SOPClassUID")]
     content, measures = group("FrameContentSequence"), group("PixelMeasuresSequence")
+    directions = items(group("MRDiffusionSequence"), "DiffusionGradientDirectionSequence")
     contrast = [
         *_named(content, ("StackID",)),
         *((("EchoTime", value),) if (value := _joined(group("MREchoSequence"), "EffectiveEchoTime")) else ()),
@@ -143,6 +166,7 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
     repeat = [
         *_named(content, ("TemporalPositionIndex",)),
         *_named(group("CardiacSynchronizationSequence"), ("NominalCardiacTriggerDelayTime",)),
+        *(_named(directions[0], ("DiffusionGradientOrientation",)) if directions else ()),
         *_dimensions(content, pointers),
         *_named(content, ("FrameAcquisitionNumber", "FrameReferenceDateTime", "FrameAcquisitionDateTime")),
     ]
@@ -156,6 +180,7 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
         image_type=texts(group(FRAME_TYPE_MACROS.get(modality, "")), "FrameType") or texts(ds, "ImageType"),
         contrast=tuple(contrast),
         repeat=tuple(repeat),
+        rescale=rescale_of(ds, frame),
     )
 
 
@@ -190,6 +215,9 @@ def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
     orientation = _orientation(detectors[0]) if detectors else None
     step = number(ds, "SpacingBetweenSlices") or number(ds, "SliceThickness")
     vectors = [(name, values) for name in NM_VECTORS if len(values := numbers(ds, name)) == count]
+    # Of a reconstruction all detectors see every slice, so that the detector alone never makes another volume.
+    seen = numbers(ds, "DetectorVector")
+    rescale = rescale_of(ds, 0)
     frames = []
     for frame in range(count):
         placed = None
@@ -207,7 +235,8 @@ def _nuclear_frames(ds: Dataset, path: Path) -> tuple[FrameHeader, ...]:
                 thickness=_thickness(ds),
                 image_type=image_type,
                 contrast=tuple((name, str(int(values[frame]))) for name, values in vectors),
-                repeat=(),
+                repeat=(("DetectorVector", str(int(seen[frame]))),) if len(seen) == count else (),
+                rescale=rescale,
             )
         )
     return tuple(frames)
@@ -220,7 +249,8 @@ def _slice_vector(ds: Dataset, count: int) -> tuple[float, ...]:
         return tuple(range(1, count + 1))
     if count < 1 or len(slices) != count:
         raise HeaderError("SliceVector does not have one value for each of NumberOfFrames")
-    return slices
+    # Some count from 0, which would put every slice one too far down (PS3.3 C.8.4.15: from 1).
+    return tuple(number + 1 for number in slices) if min(slices) == 0 else slices
 
 
 def _named(ds: Dataset, keywords: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

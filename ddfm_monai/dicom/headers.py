@@ -24,14 +24,15 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from ddfm_monai.dicom.attributes import plain_date
 from ddfm_monai.dicom.codes import FUSION, OWN_MODEL_NAME, OWN_SCHEME
 from ddfm_monai.dicom.errors import DicomError, Problem
-from ddfm_monai.dicom.frames import FrameHeader, frames_of
-from ddfm_monai.dicom.sop_classes import MODALITY_OF_CLASS, MR, NUCLEAR
+from ddfm_monai.dicom.frames import FrameHeader, frame_group, frames_of
+from ddfm_monai.dicom.sop_classes import MODALITY_OF_CLASS, MR, NUCLEAR, PET
 from ddfm_monai.dicom.subseries import Patient, SeriesHeader
 from ddfm_monai.dicom.values import HeaderError, items, lenient, number, required, text, texts, whole
 
 __all__ = [
     "JPEG_EXTENDED",
     "ImageHeader",
+    "contradicting_syntax",
     "image_header",
     "known_syntax",
     "open_dataset",
@@ -41,6 +42,7 @@ __all__ = [
     "sniff",
 ]
 
+UNDEFINED_LENGTH = 0xFFFFFFFF
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 
 ARCHIVE_MAGIC = (
@@ -60,7 +62,9 @@ T1_TEXT = re.compile(r"(?<![a-z0-9])t1|mp-?rage|bravo|spgr|fspgr|mp2rage|thrive|
 class ImageHeader(SeriesHeader):
     """One image file.
 
-    ``frames`` is empty when ``problem`` says that the header cannot be used.
+    ``frames`` is empty when ``problem`` says that the header cannot be used. ``other_quantity`` says in words that the
+    values are not what images of this modality show, or ``""``. ``stated_slices`` is Number of Slices of a PET volume
+    (PS3.3 C.8.9.1), or 0.
     """
 
     path: Path
@@ -71,6 +75,8 @@ class ImageHeader(SeriesHeader):
     instance_number: int | None
     photometric: str
     own_output: bool
+    other_quantity: str
+    stated_slices: int
     frames: tuple[FrameHeader, ...]
     problem: Problem | None
     warnings: tuple[Problem, ...]
@@ -109,11 +115,22 @@ def sniff(path: Path) -> Problem | None:
         return Problem("E_EMPTY_FILE", "the file is empty", path)
     if len(start) < 132 and not any(start):
         return Problem("E_HEADER", "the file ends within the preamble", path)
+    if not any(start) and _only_zeros(path):
+        return Problem("E_EMPTY_FILE", "the file holds nothing but zeros", path)
     if start[128:132] == b"DICM" or _starts_like_dataset(start):
         return None
     if start.startswith(ARCHIVE_MAGIC) or start[257:262] == b"ustar":
         return Problem("S_ARCHIVE", "the file is an archive", path)
     return Problem("S_NOT_DICOM", "the file is not DICOM", path)
+
+
+def _only_zeros(path: Path) -> bool:
+    """Whether that is all that a file holds: a copy that was interrupted after its place on the disk was taken."""
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            if any(block):
+                return False
+    return True
 
 
 def _starts_like_dataset(start: bytes) -> bool:
@@ -206,6 +223,8 @@ def image_header(ds: FileDataset, path: Path, after_header: bytes | None, remain
         acquired=lenient(lambda: _acquired(ds), ""),
         identity_removed=lenient(lambda: text(ds, "PatientIdentityRemoved").upper(), ""),
         own_output=lenient(lambda: _own_output(ds), False),
+        other_quantity=lenient(lambda: _other_quantity(ds), ""),
+        stated_slices=lenient(lambda: whole(ds, "NumberOfSlices") or 0, 0) if sop_class_uid == PET else 0,
         frames=frames,
         problem=problem,
         warnings=tuple(remarks),
@@ -234,7 +253,7 @@ def _content(
         if text(ds, "SOPClassUID") not in MODALITY_OF_CLASS:
             raise HeaderError("SOPClassUID contradicts MediaStorageSOPClassUID")
         frames = frames_of(ds, path)
-        problem = _unusable(ds, path, frames) or _short_pixels(ds, path, rows, columns, frames, after_header, remaining)
+        problem = _unusable(ds, path, frames) or _wrong_pixels(ds, path, rows, columns, frames, after_header, remaining)
     except DicomError as error:
         problem = error.problem
     except HeaderError as error:
@@ -283,6 +302,13 @@ def _unusable(ds: FileDataset, path: Path, frames: tuple[FrameHeader, ...]) -> P
         return Problem("E_COLOUR", f"Photometric Interpretation is {photometric}, Samples per Pixel {samples}", path)
     if mosaic := _mosaic(ds, frames):
         return Problem("E_MOSAIC", mosaic, path)
+    return _undecodable(ds, path)
+
+
+def _undecodable(ds: FileDataset, path: Path) -> Problem | None:
+    """Why stored bits give no values."""
+    if items(ds, "ModalityLUTSequence"):
+        return Problem("E_MODALITY_LUT", "Modality LUT Sequence is present", path)
     allocated, stored, high = whole(ds, "BitsAllocated"), whole(ds, "BitsStored"), whole(ds, "HighBit")
     if allocated not in (8, 16, 32) or not stored or stored > allocated or high != stored - 1:
         return Problem(
@@ -306,7 +332,7 @@ def _mosaic(ds: Dataset, frames: tuple[FrameHeader, ...]) -> str:
     return ""
 
 
-def _short_pixels(
+def _wrong_pixels(
     ds: FileDataset,
     path: Path,
     rows: int,
@@ -315,21 +341,37 @@ def _short_pixels(
     after_header: bytes | None,
     remaining: int,
 ) -> Problem | None:
-    """Whether the file is too short for its Pixel Data, seen without reading it."""
+    """Whether Pixel Data are other than the header says, or the file too short for them, seen without reading them."""
     if after_header is None:
         return None
     big = ds.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
     tag = b"\x7f\xe0\x00\x10" if big else b"\xe0\x7f\x10\x00"
     if after_header[:4] != tag:
         return Problem("E_PIXEL_DATA", "there is no Pixel Data", path)
+    # As it is encoded, not as the transfer syntax says: pydicom reads implicit data that are called explicit.
+    start = 12 if after_header[4:6] in (b"OW", b"OB", b"UN") else 8
+    length = int.from_bytes(after_header[start - 4 : start], "big" if big else "little")
+    if (found := contradicting_syntax(ds, fragments=length == UNDEFINED_LENGTH)) is not None:
+        return Problem("E_PIXEL_DATA", found, path)
     if ds.file_meta.TransferSyntaxUID.is_encapsulated:
         return None
-    expected = rows * columns * len(frames) * (whole(ds, "BitsAllocated") or 0) // 8
-    # As it is encoded, not as the transfer syntax says: pydicom reads implicit data that are called explicit.
-    length = remaining - (12 if after_header[4:6] in (b"OW", b"OB") else 8)
-    if length < expected:
-        return Problem("E_PIXEL_DATA", f"Pixel Data has {max(length, 0)} bytes instead of {expected}", path)
+    one_frame = rows * columns * (whole(ds, "BitsAllocated") or 0) // 8
+    expected = one_frame * len(frames)
+    there = min(remaining - start, length)
+    if not expected <= there < expected + one_frame:
+        return Problem("E_PIXEL_DATA", f"Pixel Data has {max(there, 0)} bytes instead of {expected}", path)
     return None
+
+
+def contradicting_syntax(ds: FileDataset, fragments: bool) -> str | None:
+    """What is wrong if Pixel Data are in fragments but the Transfer Syntax is a native one, or the reverse (PS3.5 A.4).
+
+    Read all the same, the heads of the fragments would be taken for pixels.
+    """
+    name = ds.file_meta.TransferSyntaxUID.name
+    if fragments == ds.file_meta.TransferSyntaxUID.is_encapsulated:
+        return None
+    return f"Pixel Data is {'' if fragments else 'not '}in fragments, but the Transfer Syntax is {name}"
 
 
 # ------------------------------------------------------------------------------------------------ what it is
@@ -340,6 +382,30 @@ def _own_output(ds: Dataset) -> bool:
         text(item, "CodingSchemeDesignator") == OWN_SCHEME and text(item, "CodeValue") == FUSION.value
         for item in items(ds, "DerivationCodeSequence")
     )
+
+
+# Rescale Type (PS3.3 C.11.1.1.2) of maps that CT scanners compute: density, effective atomic number, fractions.
+NO_ATTENUATION = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
+
+
+def _other_quantity(ds: Dataset) -> str:
+    """Words for a map or a transmission image that has the modality of what it was computed or corrected with."""
+    modality = MODALITY_OF_CLASS.get(text(ds, "SOPClassUID"))
+    if modality == "CT":
+        found = text(ds, "RescaleType") or text(_first_transformation(ds), "RescaleType")
+        return f"Rescale Type is {found}" if found.upper() in NO_ATTENUATION else ""
+    if modality == "PT" and text(ds, "Units").upper() == "1CM":
+        return "Units is 1CM (an attenuation map)"
+    if modality == "PT" and text(ds, "CountsSource").upper() == "TRANSMISSION":
+        return "Counts Source is TRANSMISSION"
+    if modality == "NM" and "TRANSMISSION" in texts(ds, "ImageType"):
+        return "Image Type says TRANSMISSION"
+    return ""
+
+
+def _first_transformation(ds: Dataset) -> Dataset:
+    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
+    return frame_group(ds, 0, "PixelValueTransformationSequence") if enhanced else Dataset()
 
 
 def _t1_weighted(ds: Dataset) -> bool:
@@ -358,5 +424,12 @@ def _acquired(ds: Dataset) -> str:
     for kind in ("Series", "Study"):
         date, time = plain_date(text(ds, f"{kind}Date")), text(ds, f"{kind}Time")
         if date is not None:
-            return date + (re.sub(r"\D", "", time) + "000000")[:6]
+            return date + _clock(time)
     return ""
+
+
+def _clock(time: str) -> str:
+    """``HHMMSS`` of a time, with or without colons; midnight for none and for an impossible one: the day counts."""
+    parts = [part.zfill(2) for part in time.split(".", maxsplit=1)[0].split(":")]
+    digits = "".join(parts)[:6].ljust(6, "0")
+    return digits if re.fullmatch(r"([01]\d|2[0-3])[0-5]\d[0-5]\d", digits) else "000000"

@@ -21,11 +21,12 @@ from pydicom.pixels import iter_pixels
 from ddfm_monai.dicom.dose import dose_of
 from ddfm_monai.dicom.errors import DicomError, Problem
 from ddfm_monai.dicom.flatten import flat_header, keep_readable
-from ddfm_monai.dicom.frames import frame_group
+from ddfm_monai.dicom.frames import rescale_of
 from ddfm_monai.dicom.geometry import Grid
 from ddfm_monai.dicom.headers import (
     JPEG_EXTENDED,
     ImageHeader,
+    contradicting_syntax,
     image_header,
     open_dataset,
     quiet_pydicom,
@@ -35,7 +36,7 @@ from ddfm_monai.dicom.image_type import is_projection
 from ddfm_monai.dicom.pieces import FEWEST_SLICES
 from ddfm_monai.dicom.scan import ScanResult, scan_file, scan_folder
 from ddfm_monai.dicom.subseries import Slice, SubSeries
-from ddfm_monai.dicom.values import HeaderError, items, number, text, whole
+from ddfm_monai.dicom.values import HeaderError, text, whole
 from ddfm_monai.errors import UsageError
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.volume import make_volume
@@ -79,7 +80,7 @@ class _File:
     """The wanted frames of one file."""
 
     values: NDArray[np.float32]  # (frames, rows, columns), rescaled
-    padded: int
+    padding: NDArray[np.bool_]  # the same, where a pixel is none
     headers: list[Dataset]
     lossy: bool
 
@@ -100,6 +101,8 @@ def read_subseries(subseries: SubSeries, progress: ProgressCallback = silent) ->
     stack = np.empty((count, rows, columns), np.float32)
     headers: list[Dataset] = [Dataset()] * count
     padded, lossy, warnings = 0, False, list(subseries.warnings)
+    inverted = subseries.kind == "mr" and any(warning.code == "W_MONOCHROME1" for warning in warnings)
+    padding = np.zeros(stack.shape if inverted else (0,), bool)
     places: dict[Path, list[int]] = defaultdict(list)
     for z, item in enumerate(subseries.slices):
         places[item.path].append(z)
@@ -113,14 +116,16 @@ def read_subseries(subseries: SubSeries, progress: ProgressCallback = silent) ->
         stack[zs] = file.values
         for z, header in zip(zs, file.headers, strict=True):
             headers[z] = header
-        padded += file.padded
+        padded += int(file.padding.sum())
+        if inverted:
+            padding[zs] = file.padding
         lossy = lossy or file.lossy
         done += len(zs)
         progress(Progress("read", done, count, f"{done} of {count} slices"))
     if padded:
         warnings.append(Problem("W_PADDING", f"{padded} pixels are padding"))
-    if subseries.kind == "mr" and any(warning.code == "W_MONOCHROME1" for warning in warnings):
-        stack = stack.max() + stack.min() - stack
+    if inverted:
+        stack = _inverted(stack, padding)
     if subseries.grid.uneven:
         stack = _evenly(stack, subseries.grid)
     volume = make_volume(
@@ -132,6 +137,14 @@ def read_subseries(subseries: SubSeries, progress: ProgressCallback = silent) ->
         **({"pet": dose_of(headers)} if subseries.kind == "pet" else {}),
     )
     return DicomVolume(volume, subseries, tuple(headers), lossy, tuple(warnings))
+
+
+def _inverted(stack: NDArray[np.float32], padding: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Bright for dark within the range of what was measured; padding stays background."""
+    measured = stack[~padding]
+    if not measured.size:
+        return stack
+    return np.where(padding, stack, measured.max() + measured.min() - stack)
 
 
 def _evenly(stack: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
@@ -163,7 +176,9 @@ def _read_file(path: Path, slices: Sequence[Slice], subseries: SubSeries, copy: 
             _check_unchanged(image, slices, subseries, copy)
             frames = [item.frame or 0 for item in slices]
             stored = _stored(ds, image, frames)
-            rescaled = [_rescaled(ds, frame, array, subseries) for frame, array in zip(frames, stored, strict=True)]
+            padding = np.stack([_padding(ds, array) for array in stored])
+            values = np.stack([_rescaled(ds, frame, array) for frame, array in zip(frames, stored, strict=True)])
+            values[padding] = AIR if subseries.kind == "ct" else 0.0
             lossy = _lossy(ds)
             for keyword in ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
                 ds.pop(keyword, None)
@@ -180,10 +195,9 @@ def _read_file(path: Path, slices: Sequence[Slice], subseries: SubSeries, copy: 
         raise
     except Exception as error:  # pydicom raises almost anything on broken values
         raise Problem("E_HEADER", f"the header cannot be read ({type(error).__name__})", path).error() from error
-    values = np.stack([item[0] for item in rescaled])
     if not np.isfinite(values).all():
         raise Problem("E_NOT_FINITE", f"{int((~np.isfinite(values)).sum())} values are not finite", path).error()
-    return _File(values, sum(item[1] for item in rescaled), headers, lossy)
+    return _File(values, padding, headers, lossy)
 
 
 def _check_unchanged(image: ImageHeader, slices: Sequence[Slice], subseries: SubSeries, copy: bool) -> None:
@@ -201,12 +215,12 @@ def _check_unchanged(image: ImageHeader, slices: Sequence[Slice], subseries: Sub
 
 
 def _stored(ds: FileDataset, image: ImageHeader, frames: list[int]) -> list[NDArray]:
-    """Stored values of the wanted frames, each ``(rows, columns)``."""
+    """The wanted frames as they are stored, each ``(rows, columns)``."""
     _check_complete(ds, image)
     syntax = ds.file_meta.TransferSyntaxUID
     ds.SamplesPerPixel = samples_per_pixel(ds)
     try:
-        arrays = [_stored_bits(array, ds) for array in iter_pixels(ds, indices=frames, raw=True)]
+        arrays = list(iter_pixels(ds, indices=frames, raw=True, correct_unused_bits=False))
     except Exception as error:  # decoders raise almost anything on broken bytes
         code = "E_DECODER" if syntax == JPEG_EXTENDED else "E_PIXEL_DATA"
         found = f"Pixel Data ({syntax.name}) cannot be decoded ({type(error).__name__})"
@@ -223,13 +237,21 @@ def _stored_bits(array: NDArray, ds: Dataset) -> NDArray:
 
 
 def _check_complete(ds: FileDataset, image: ImageHeader) -> None:
-    """Decoders fill what is missing at the end of a code stream with anything: look for its end marker first."""
+    """Whether Pixel Data hold as much as the header says: what is missing or too much would be filled or passed over.
+
+    Decoders fill what is missing at the end of a code stream with anything: look for its end marker first.
+    """
     if "PixelData" not in ds or not ds.PixelData:
         raise Problem("E_PIXEL_DATA", "there is no Pixel Data", image.path).error()
+    if (found := contradicting_syntax(ds, ds["PixelData"].is_undefined_length)) is not None:
+        raise Problem("E_PIXEL_DATA", found, image.path).error()
     syntax = ds.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated:
-        expected = image.rows * image.columns * len(image.frames) * (whole(ds, "BitsAllocated") or 0) // 8
-        if len(ds.PixelData) < expected:
+        one_row = image.columns * (whole(ds, "BitsAllocated") or 0) // 8
+        expected = one_row * image.rows * len(image.frames)
+        beyond = ds.PixelData[expected:]
+        # Writers pad with zeros, or with a few bytes of anything.
+        if len(ds.PixelData) < expected or (len(beyond) >= one_row and any(beyond)):
             found = f"Pixel Data has {len(ds.PixelData)} bytes instead of {expected}"
             raise Problem("E_PIXEL_DATA", found, image.path).error()
         return
@@ -243,37 +265,31 @@ def _check_complete(ds: FileDataset, image: ImageHeader) -> None:
         raise Problem("E_PIXEL_DATA", "a compressed frame is incomplete", image.path).error()
 
 
-def _rescaled(ds: Dataset, frame: int, stored: NDArray, subseries: SubSeries) -> tuple[NDArray[np.float32], int]:
-    """Values of one frame by its own Rescale Slope and Intercept, and how many were padding."""
+def _rescaled(ds: Dataset, frame: int, stored: NDArray) -> NDArray[np.float32]:
+    """Values of one frame by its own Rescale Slope and Intercept."""
     slope, intercept = _rescale(ds, frame)
-    padding = _padding(ds, stored)
     with np.errstate(over="ignore"):  # what overflows is refused as not finite
-        values = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
-    values[padding] = AIR if subseries.kind == "ct" else 0.0
-    return values, int(padding.sum())
+        return (_stored_bits(stored, ds).astype(np.float64) * slope + intercept).astype(np.float32)
 
 
 def _rescale(ds: Dataset, frame: int) -> tuple[float, float]:
-    if items(ds, "ModalityLUTSequence"):
-        raise DicomError(Problem("E_MODALITY_LUT", "Modality LUT Sequence is present", Path(str(ds.filename))))
-    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
-    holder = frame_group(ds, frame, "PixelValueTransformationSequence") if enhanced else ds
-    if "RescaleSlope" not in holder:
-        holder = ds
-    slope, intercept = number(holder, "RescaleSlope"), number(holder, "RescaleIntercept")
-    if slope == 0:
-        raise HeaderError("RescaleSlope is 0")
+    slope, intercept = rescale_of(ds, frame)
     return 1.0 if slope is None else slope, intercept or 0.0
 
 
 def _padding(ds: Dataset, stored: NDArray) -> NDArray[np.bool_]:
-    """Where Pixel Padding Value (to Pixel Padding Range Limit) stands (PS3.3 C.7.5.1.1.2)."""
+    """Where Pixel Padding Value (to Pixel Padding Range Limit) stands (PS3.3 C.7.5.1.1.2).
+
+    A scanner of 12 bits may write -2000 in all 16: what stands there is looked at with and without the unused bits.
+    """
     value = whole(ds, "PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, bool)
     limit = whole(ds, "PixelPaddingRangeLimit")
     ends = [_as_stored(end, stored.dtype) for end in (value, value if limit is None else limit)]
-    return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
+    low, high = min(ends), max(ends)
+    found = [(array >= low) & (array <= high) for array in (stored, _stored_bits(stored, ds))]
+    return np.asarray(found[0] | found[1])
 
 
 def _as_stored(value: int, dtype: np.dtype) -> int:

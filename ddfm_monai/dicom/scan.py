@@ -27,7 +27,13 @@ __all__ = ["RegistrationObject", "ScanResult", "scan_file", "scan_folder"]
 # Files that may be a damaged slice of a series beside them.
 BROKEN = ("E_HEADER", "E_EMPTY_FILE", "E_UNREADABLE_FILE")
 
+# How two sets of slices look together that are no parts of one volume.
+UNRELATED = ("E_IRREGULAR_SPACING", "E_DUPLICATE_POSITION")
+
 PROGRESS_STEP = 50
+
+SeriesNames = tuple[str, str, str]
+"""Patient key, Study Instance UID, Series Instance UID."""
 
 
 @dataclass(frozen=True)
@@ -177,11 +183,32 @@ def _classify(ds: FileDataset, path: Path, file: BinaryIO) -> ImageHeader | Regi
     if sop_class not in MODALITY_OF_CLASS and stored_class not in MODALITY_OF_CLASS:
         name = sop_class.name if sop_class.name != sop_class else "unknown SOP class"
         return Problem("S_SOP_CLASS", f"the object is a {name}", path)
+    return _image(ds, path, file)
+
+
+def _image(ds: FileDataset, path: Path, file: BinaryIO) -> ImageHeader:
+    """An image's header, and what the file says of its pixels without reading them."""
     if not known_syntax(ds) or ds.file_meta.TransferSyntaxUID.is_deflated:
         return image_header(ds, path, None, 0)  # the place in the file says nothing about the pixels
     start = file.tell()
     after_header = file.read(12)
-    return image_header(ds, path, after_header, file.seek(0, os.SEEK_END) - start)
+    header = image_header(ds, path, after_header, file.seek(0, os.SEEK_END) - start)
+    if header.problem is None and ds.file_meta.TransferSyntaxUID.is_encapsulated and _cut_off(file, start + 12):
+        return replace(header, problem=Problem("E_PIXEL_DATA", "the file ends within Pixel Data", path))
+    return header
+
+
+def _cut_off(file: BinaryIO, start: int) -> bool:
+    """Whether fragments of compressed Pixel Data lack their end (PS3.5 A.4). Jumps from one to the next."""
+    size = file.seek(0, os.SEEK_END)
+    while True:
+        file.seek(start)
+        head = file.read(8)
+        if head[:4] != b"\xfe\xff\x00\xe0":  # no further fragment: the delimiter, unless the file was cut
+            return head[:4] != b"\xfe\xff\xdd\xe0"
+        start += 8 + int.from_bytes(head[4:], "little")
+        if start > size:
+            return True
 
 
 def _sorted_into_series(images: list[ImageHeader], broken: list[Problem]) -> tuple[SubSeries, ...]:
@@ -190,14 +217,14 @@ def _sorted_into_series(images: list[ImageHeader], broken: list[Problem]) -> tup
     Alone with one series in its folder it is taken for a slice of it, and the series is refused; among several, each
     gets a warning.
     """
-    series: dict[tuple[str, str, str], list[ImageHeader]] = defaultdict(list)
-    series_in: dict[Path, set[tuple[str, str, str]]] = defaultdict(set)
+    series: dict[SeriesNames, list[ImageHeader]] = defaultdict(list)
+    series_in: dict[Path, set[SeriesNames]] = defaultdict(set)
     for image in images:
         key = (image.patient_key, image.study_uid, image.series_uid)
         series[key].append(image)
         series_in[image.path.parent].add(key)
-    beside: dict[tuple[str, str, str], list[Problem]] = defaultdict(list)
-    refused: dict[tuple[str, str, str], Problem] = {}
+    beside: dict[SeriesNames, list[Problem]] = defaultdict(list)
+    refused: dict[SeriesNames, Problem] = {}
     for problem in broken:
         keys = series_in.get(problem.path.parent, set()) if problem.path is not None else set()
         for key in keys:
@@ -205,18 +232,19 @@ def _sorted_into_series(images: list[ImageHeader], broken: list[Problem]) -> tup
             if len(keys) == 1 and problem.code == "E_HEADER":
                 refused.setdefault(key, problem)
     found, torn = _one_series_per_slice(series)
+    parts = _of_several_owners(series)
     for key, members in series.items():
         if key in torn:
             continue
         for item in split_series(members, beside[key]):
-            refusal = refused.get(key) if item.problem is None else None
+            refusal = parts.get(key) or (refused.get(key) if item.problem is None else None)
             found.append(replace(item, problem=refusal, grid=None) if refusal is not None else item)
     return tuple(sorted(found, key=lambda item: item.key))
 
 
 def _one_series_per_slice(
-    series: dict[tuple[str, str, str], list[ImageHeader]],
-) -> tuple[list[SubSeries], set[tuple[str, str, str]]]:
+    series: dict[SeriesNames, list[ImageHeader]],
+) -> tuple[list[SubSeries], set[SeriesNames]]:
     """Series of one slice each that lie like one volume, as one that is refused; and the keys of those series."""
     single: dict[tuple[str, str], list[ImageHeader]] = defaultdict(list)
     for (patient, study, _), members in series.items():
@@ -231,3 +259,32 @@ def _one_series_per_slice(
                 paths = set(item.paths)
                 keys |= {(i.patient_key, i.study_uid, i.series_uid) for i in images if i.path in paths}
     return found, keys
+
+
+def _of_several_owners(series: dict[SeriesNames, list[ImageHeader]]) -> dict[SeriesNames, Problem]:
+    """The parts of volumes whose slices name different patients, issuers or studies although they are of one series.
+
+    A correction that reached some of the slices makes two series of one; each part could pass for a whole volume. Who
+    has all places of the volume (a series exported before and after the correction) is left alone.
+    """
+    parts: dict[str, list[SeriesNames]] = defaultdict(list)
+    for key in series:
+        parts[key[2]].append(key)
+    torn: dict[SeriesNames, Problem] = {}
+    for keys in parts.values():
+        together = split_series([image for key in keys for image in series[key]]) if len(keys) > 1 else []
+        for item in together:
+            if item.problem is not None and item.problem.code in UNRELATED:
+                continue
+            places = {key: _places(item, {image.path for image in series[key]}) for key in keys}
+            whole = set().union(*places.values())
+            found = f"{len(whole)} slices of one series lie like one volume, but name {len(keys)} patients or studies"
+            problem = Problem("E_SEVERAL_OWNERS", found, item.slices[0].path.parent)
+            torn |= {key: problem for key, own in places.items() if own and own != whole}
+    return torn
+
+
+def _places(item: SubSeries, paths: set[Path]) -> set[object]:
+    """Where the slices lie that some of the files hold."""
+    held = (entry for entry in item.slices if not paths.isdisjoint((entry.path, *entry.copies)))
+    return {entry.position or (entry.path, entry.frame) for entry in held}

@@ -131,7 +131,8 @@ def split_series(images: Sequence[ImageHeader], broken_beside: Sequence[Problem]
     found = []
     for group, name in zip(groups, names, strict=True):
         group.entries.sort(key=lambda entry: (entry.height, entry.image.instance_number or 0, entry.frame.frame or 0))
-        problem = next(iter([*whole_series, *conflicts, *_file_problems(group), *_own_problem(group)]), None)
+        known = [*whole_series, *conflicts, *_file_problems(group), *_own_problem(group), *_rescale_problem(group)]
+        problem = next(iter(known), None)
         found.append(_subseries(group, name, problem, broken_beside))
     orientations = [group.labels.get("Orientation", "") for group in groups]
     kinds = [group.kind for group in groups]
@@ -182,6 +183,19 @@ def _file_problems(group: _Group) -> list[Problem]:
 
 def _own_problem(group: _Group) -> list[Problem]:
     return [group.problem] if group.problem is not None else []
+
+
+def _rescale_problem(group: _Group) -> list[Problem]:
+    """Slices without the Rescale Slope or Intercept that others have: nobody knows their values (PS3.3 C.11.1).
+
+    What changes nothing (slope 1, intercept 0) may be absent in some.
+    """
+    for at, (name, neutral) in enumerate((("Rescale Slope", 1.0), ("Rescale Intercept", 0.0))):
+        missing = [entry for entry in group.entries if entry.frame.rescale[at] is None]
+        if missing and any(entry.frame.rescale[at] not in (None, neutral) for entry in group.entries):
+            found = f"{len(missing)} of {len(group.entries)} slices have no {name}"
+            return [Problem("E_RESCALE", found, missing[0].image.path)]
+    return []
 
 
 # ------------------------------------------------------------------------------------------------ splitting
@@ -362,10 +376,13 @@ def _by_repeat(group: _Group) -> list[_Group]:
 
 
 def _parts(entries: Sequence[_Entry], keyword: str) -> dict[str, list[_Entry]]:
+    """The slices with each value of an attribute. Dates are numbered: labels are shown, and dates are the patient's."""
     parts: dict[str, list[_Entry]] = defaultdict(list)
     for entry in entries:
         parts[entry.says(keyword)].append(entry)
-    return parts
+    if not keyword.endswith("DateTime"):
+        return parts
+    return {str(number): parts[value] for number, value in enumerate(sorted(parts), start=1)}
 
 
 def _acquisitions(group: _Group, keyword: str, parts: dict[str, list[_Entry]], repeated: bool) -> list[_Group]:
@@ -422,24 +439,28 @@ def _by_instance_number(group: _Group, places: dict[int, int]) -> list[_Group]:
 
 
 def _without_torn(groups: list[_Group]) -> list[_Group]:
-    """Refuse groups that fill each other's gaps, whatever sets them apart: together they look like one volume."""
+    """Refuse groups that make one even stack, whatever sets them apart: together they look like one volume."""
     for one, other in combinations(groups, 2):
-        if _fill_each_other(one, other):
+        if _one_stack(one, other):
             rest = [group for group in groups if group is not one and group is not other]
             return _without_torn([*rest, _undecided([one, other])])
     return groups
 
 
-def _fill_each_other(one: _Group, other: _Group) -> bool:
+def _one_stack(one: _Group, other: _Group) -> bool:
+    """Whether slices of two groups fill each other's gaps, or go on evenly one above the other."""
     if one.problem or other.problem or one.kind == other.kind or min(len(one.entries), len(other.entries)) < 2:
         return False
     if not all(entry.placed for entry in (*one.entries, *other.entries)):
         return False
-    if np.abs(np.array(one.entries[0].orientation) - other.entries[0].orientation).max() > PARALLEL_TOLERANCE:
+    normal, other_normal = (np.cross(e.orientation[:3], e.orientation[3:]) for e in (one.entries[0], other.entries[0]))
+    if np.linalg.norm(np.cross(normal, other_normal)) > PARALLEL_TOLERANCE or pieces.share_places(
+        one.entries, other.entries
+    ):
         return False
-    if pieces.share_places(one.entries, other.entries) or not pieces.interleave(one.entries, other.entries):
-        return False
-    return pieces.fills_gaps(one.entries, other.entries) is True
+    if pieces.interleave(one.entries, other.entries):
+        return pieces.fills_gaps(one.entries, other.entries) is True
+    return pieces.is_stack([*one.entries, *other.entries])
 
 
 def _telling_labels(groups: list[_Group]) -> list[str]:
@@ -493,6 +514,9 @@ def _subseries(group: _Group, name: str, problem: Problem | None, broken_beside:
         warnings.append(Problem("W_MIXED", f"the slices differ in {' and '.join(group.mixed)}"))
     if grid is not None and grid.uneven:
         warnings.append(Problem("W_UNEVEN", _gaps_text(group.entries)))
+    if len(group.entries) < first.image.stated_slices:
+        found = f"{len(group.entries)} of the {first.image.stated_slices} slices that the header names"
+        warnings.append(Problem("W_FEWER_SLICES", found))
     if broken_beside:
         found = f"{len(broken_beside)} file(s) in the same folder cannot be read"
         warnings.append(Problem("W_BROKEN_NEIGHBOUR", found, broken_beside[0].path))
@@ -504,7 +528,7 @@ def _subseries(group: _Group, name: str, problem: Problem | None, broken_beside:
         grid=grid,
         image_type=first.frame.image_type,
         problem=problem,
-        exclusion=_own_output(first.image),
+        exclusion=_own_output(first.image) or _other_quantity(first.image),
         warnings=tuple(warnings),
     )
 
@@ -562,6 +586,10 @@ def _key(image: ImageHeader, name: str) -> SeriesKey:
 
 def _own_output(image: ImageHeader) -> Problem | None:
     return Problem("S_OWN_OUTPUT", "it was written by ddfm_monai") if image.own_output else None
+
+
+def _other_quantity(image: ImageHeader) -> Problem | None:
+    return Problem("S_DERIVED", image.other_quantity) if image.other_quantity else None
 
 
 # ------------------------------------------------------------------------------------------------ candidates

@@ -21,8 +21,13 @@ __all__ = ["Kind", "Patient", "SeriesHeader", "SeriesKey", "Slice", "SubSeries"]
 
 Kind = Literal["mr", "ct", "pet", "spect"]
 
-# Values of Patient ID that de-identification tools and scanners write for nobody in particular.
-ANONYMOUS_ID = re.compile(r"(anon(ym|ymous|ymized|ymised)?|unknown|none|n/?a|0+|x+|-+|removed|de-?identified)?", re.I)
+# What de-identification tools, exports and scanners write into Patient ID for nobody in particular, without its signs.
+# More than one person may have it: who is taken for one patient by such an ID would be fused with somebody else.
+_REMOVED = "anon(ym(ous|ized|ised|isiert)?)?|(de)?identified|pseudonymi[sz]ed|removed|redacted|deleted|hidden|masked"
+_NONE = "unknown|unbekannt|none|null|nil|nan|na|not?(available|specified|known|id|patientid|name)|unspecified|undefined"
+ANONYMOUS_ID = re.compile(
+    rf"(({_REMOVED}|{_NONE}|empty|blank|dummy|default|test)?(patients?)?(id|name)?|0+|x+)", re.IGNORECASE
+)
 
 KINDS: dict[str, Kind] = {"MR": "mr", "CT": "ct", "PT": "pet", "NM": "spect"}
 
@@ -61,14 +66,14 @@ class Patient:
     @property
     def has_usable_id(self) -> bool:
         """Whether the Patient ID tells patients apart."""
-        return ANONYMOUS_ID.fullmatch(self.patient_id.strip()) is None
+        return ANONYMOUS_ID.fullmatch(re.sub(r"[\W_]+", "", self.patient_id)) is None
 
     def identity(self, study_uid: str) -> Identity:
         """The same in keys that can be compared but not read."""
         return Identity(
             patient=_key(self.patient_id) if self.has_usable_id else "",
             issuer=_key(self.issuer),
-            name=_key(re.sub(r"[\W_]+", " ", self.name).strip().casefold()),
+            name=_key(re.sub(r"[\W_]+", " ", self.name.split("=", maxsplit=1)[0] or self.name).strip().casefold()),
             study=study_uid,
         )
 

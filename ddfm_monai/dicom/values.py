@@ -7,7 +7,7 @@ pydicom converts a raw value when it is first asked for, and may raise anything 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import pydicom
@@ -89,11 +89,11 @@ def _value(ds: Dataset, keyword: str) -> Any:
         raise HeaderError(f"{keyword} cannot be read ({type(error).__name__})") from error
 
 
-def items(ds: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence, empty if absent."""
+def items(ds: Dataset, keyword: str) -> Sequence[Dataset]:
+    """The items of a sequence, empty if absent. Not copied: one object may have tens of thousands of frames."""
     value = _value(ds, keyword)
     if value is None:
         return []
     if not isinstance(value, pydicom.sequence.Sequence):
         raise HeaderError(f"{keyword} is not a sequence")
-    return list(value)
+    return value

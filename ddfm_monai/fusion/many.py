@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ddfm_monai.errors import Cancelled, DDFMError, UsageError, of_system
 from ddfm_monai.fusion.outputs import check_fits, write_outputs
 from ddfm_monai.fusion.page import page_of
-from ddfm_monai.fusion.pipeline import FusionResult, Meeting, fuse_volumes, meet
+from ddfm_monai.fusion.pipeline import FusionResult, Meeting, fuse_volumes, prepare
 from ddfm_monai.priors import Prior
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.settings import FusionSettings
@@ -132,6 +132,7 @@ def fuse_many(
 
 def rehearse(
     jobs: Iterable[Job],
+    prior: Prior,
     settings: FusionSettings,
     taken: Callable[[Source, Source], None],
     met: Callable[[Meeting], None],
@@ -140,7 +141,7 @@ def rehearse(
     """Everything but the fusion of pair after pair: read, judge, register if asked for.
 
     Args:
-        jobs, settings, taken, met, progress: as of :func:`fuse_many`.
+        jobs, prior, settings, taken, met, progress: as of :func:`fuse_many`.
 
     Yields:
         Each job, and what would keep it from being fused.
@@ -150,7 +151,7 @@ def rehearse(
             both = _read(job, settings)
             check_fits(job.target, both[0])
             taken(*both)
-            met(meet(*both, settings, progress))
+            prepare(*both, prior, settings, progress, met)
         except _STOPS_ALL:
             raise
         except Exception as error:

@@ -26,10 +26,12 @@ from ddfm_monai.priors import Prior, as_prior
 from ddfm_monai.priors.precision import choose_precision
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.settings import DEFAULT_PRIOR, FusionSettings, takes_settings
+from ddfm_monai.switches import META_TRACKED, SINGLE_PRECISION
 from ddfm_monai.volume import in_space_of, name_of, spacing_of
 from ddfm_monai.volumes import (
     Alignment,
     Registration,
+    SlicePlan,
     Source,
     colour_source,
     is_picture,
@@ -43,7 +45,7 @@ from ddfm_monai.volumes import (
 from ddfm_monai.volumes.colour import with_luma
 from ddfm_monai.volumes.suv import suv_of
 
-__all__ = ["NOTICE", "FusionResult", "Meeting", "fuse_volumes", "meet"]
+__all__ = ["NOTICE", "FusionResult", "Meeting", "fuse_volumes", "prepare"]
 
 _HEAD_LENGTH = 350.0  # mm; heads with necks are shorter
 _HEAD_AREA = 45_000.0  # mm2 of a slice; the largest heads have 33,000, narrow chests 60,000
@@ -111,21 +113,27 @@ def fuse_volumes(
         TypeError: for a setting that does not exist.
     """
     chosen = replace(settings or FusionSettings(), **changes)
+    with META_TRACKED.held(), SINGLE_PRECISION.held():
+        return _fuse(reference, second, prior, chosen, progress, begin)
+
+
+def _fuse(
+    reference: MetaTensor | str | Path | Source,
+    second: MetaTensor | str | Path | Source,
+    prior: nn.Module | str | Path,
+    chosen: FusionSettings,
+    progress: ProgressCallback,
+    begin: Callable[[Meeting], None],
+) -> FusionResult:
+    """The way of the data, step by step."""
     started = time.monotonic()
     a = _read(reference, "reference", chosen, progress)
     b = _read(second, "second", chosen, progress)
-    if chosen.window is not None and "ct" not in (a.scaling.kind, b.scaling.kind):
-        raise UsageError(f"window is {chosen.window!r}, but neither source is a CT (name it by --second-kind ct).")
-    values = _values(a, b) if chosen.units == "suv" else None
-    met = meet(a, b, chosen, progress)
-    begin(met)
+    ready = prepare(a, b, prior, chosen, progress, begin)
+    met, plan, inferer, network, foreground = ready.meeting, ready.plan, ready.inferer, ready.network, ready.foreground
     b = met.second
     keeps_colour = chosen.colour or (is_picture(a.volume) and (a.is_colour or b.is_colour))
     coloured = colour_source(a, b) if keeps_colour else None
-
-    inferer = _make_inferer(chosen)
-    network = _place(prior, chosen)
-    foreground, plan = plan_pair(a, b, network.stride)
     warnings = [*_told(a, b), *met.remarks, *_beyond_heads(foreground, plan.axis)]
     source_noise = as_cut(met.noise[0], plan), as_cut(met.noise[1], plan)
     chains = Chains(inferer, network, plan, source_noise, chosen.samples, chosen.batch_size, progress)
@@ -138,7 +146,7 @@ def fuse_volumes(
         "settings": chosen.identity(),
         "reference": {**a.describe(), "noise": met.accounts[0]},
         "second": {**b.describe(), "noise": met.accounts[1], "overlap": round(met.overlap, 4)},
-        **({"values": values} if values else {}),
+        **({"values": ready.values} if ready.values else {}),
         "registration": met.registration.describe() if met.registration else None,
         "alignment": met.alignment.describe() if met.alignment else None,
         "slices": {"axis": plan.axis, "total": plan.shape[plan.axis], "fused": len(plan.boxes)},
@@ -209,6 +217,50 @@ class Meeting:
         moved = "resampled onto it" if self.second.resampled else "on it already"
         how = "registered" if self.registration else "not registered, coordinates taken as they are"
         return f"{grid}; second {moved}; overlap {self.overlap:.0%}; {how}"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All that stands before the first step of the sampling.
+
+    Args:
+        meeting: the two on one grid.
+        values: what black and white of both are in their own units, where that was asked for.
+        inferer, network: which sample, in the chosen place and arithmetic.
+        foreground: ``(1, X, Y, Z)`` bool.
+        plan: how the foreground is cut into slices.
+    """
+
+    meeting: Meeting
+    values: dict[str, Any] | None
+    inferer: DDFMInferer
+    network: Prior
+    foreground: MetaTensor
+    plan: SlicePlan
+
+
+def prepare(
+    a: Source,
+    b: Source,
+    prior: nn.Module | str | Path,
+    chosen: FusionSettings,
+    progress: ProgressCallback = silent,
+    begin: Callable[[Meeting], None] = lambda meeting: None,
+) -> Preparation:
+    """Everything but the sampling: what this takes can be fused, so that a rehearsal refuses what a fusion would.
+
+    Raises:
+        UsageError, InputError: as :func:`fuse_volumes`.
+    """
+    if chosen.window is not None and "ct" not in (a.scaling.kind, b.scaling.kind):
+        raise UsageError(f"window is {chosen.window!r}, but neither source is a CT (name it by --second-kind ct).")
+    values = _values(a, b) if chosen.units == "suv" else None
+    met = meet(a, b, chosen, progress)
+    begin(met)
+    inferer = _make_inferer(chosen)
+    network = _place(prior, chosen)
+    foreground, plan = plan_pair(a, met.second, network.stride)
+    return Preparation(met, values, inferer, network, foreground, plan)
 
 
 def meet(a: Source, b: Source, chosen: FusionSettings, progress: ProgressCallback) -> Meeting:

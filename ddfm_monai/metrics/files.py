@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -23,6 +23,8 @@ from ddfm_monai.metrics.pair import evaluate_slice
 from ddfm_monai.metrics.slices import Grey8, foreground_slices, luma
 from ddfm_monai.metrics.study import LesionStudy, study_lesions
 from ddfm_monai.settings import FusionSettings
+from ddfm_monai.space import covered_fraction
+from ddfm_monai.volume import grid_of, is_picture, place_is_unknown
 from ddfm_monai.volumes import (
     PICTURE_SUFFIXES,
     READABLE_SUFFIXES,
@@ -123,15 +125,33 @@ def match_files(fused: Path, a: Path, b: Path) -> tuple[list[PairFiles], list[st
     return [PairFiles(stem, *(by_stem[stem] for by_stem in found)) for stem in common], lonely
 
 
+_BYTE = 255.0
+_BEYOND = 0.05  # of a scale: what an interpolation may put beyond its ends
+
+
 def _is_collection(path: Path) -> bool:
     return path.is_dir() and any(suffix_of(file) in READABLE_SUFFIXES for file in path.iterdir())
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     """File name without suffix to file; a volume wins over a picture of the same name."""
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and suffix_of(file) in READABLE_SUFFIXES]
-    files.sort(key=lambda file: suffix_of(file) not in PICTURE_SUFFIXES)
-    return {stem_of(file): file for file in files}
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and suffix_of(path) in READABLE_SUFFIXES]
+    files = [path for path in files if not path.name.startswith("._")]  # macOS's
+    volumes = _unambiguous(path for path in files if suffix_of(path) not in PICTURE_SUFFIXES)
+    pictures = _unambiguous(path for path in files if suffix_of(path) in PICTURE_SUFFIXES)
+    return {**pictures, **volumes}
+
+
+def _unambiguous(files: Iterable[Path]) -> dict[str, Path]:
+    """Stem to file; UsageError where two have the same."""
+    found: dict[str, Path] = {}
+    for path in files:
+        other = found.setdefault(stem_of(path), path)
+        if other != path:
+            raise UsageError(
+                f"{path}: {other.name} has the same name but for its ending. Keep one of them.", "E_SAME_NAME"
+            )
+    return found
 
 
 class Triple(NamedTuple):
@@ -166,12 +186,10 @@ def read_triple(files: PairFiles, settings: FusionSettings | None = None) -> Tri
     chosen = settings or FusionSettings()
     a = read_source(files.a, str(files.a), chosen.reference_kind, chosen.window)
     b = read_source(files.b, str(files.b), chosen.second_kind, chosen.window)
-    fused = _fused01(read_volume(files.fused), files.fused)
+    fused, notes = _fused01(read_volume(files.fused), files.fused)
     b = b.onto(a, register_rigid(a.grey, b.grey, chosen.same_patient).correction if chosen.registers else None)
-    notes = []
-    if not same_grid(a.volume, fused):
-        notes.append("The fused file lies on another grid than the first source and was resampled onto it.")
-        fused = resample_to(fused, a.volume)
+    fused, moved = _onto(fused, a.volume)
+    notes += moved
 
     _, plan = plan_pair(a, b, stride=1)
     hue = colour_source(a, b) if fused.shape[0] == 3 else None
@@ -185,18 +203,58 @@ def read_triple(files: PairFiles, settings: FusionSettings | None = None) -> Tri
     )
 
 
-def _fused01(fused: MetaTensor, path: Path) -> MetaTensor:
-    """What may be a fused file, in [0, 1]: grey 0..1 (as `ddfm` writes files) or 0..255, our grey DICOM series, RGB."""
+def _fused01(fused: MetaTensor, path: Path) -> tuple[MetaTensor, list[str]]:
+    """What may be a fused file, in [0, 1], and what was assumed of its scale."""
     low, high = float(fused.min()), float(fused.max())
-    grey = fused.shape[0] == 1
-    white = GREY_MAXIMUM if grey and path.is_dir() else 1 if grey and high <= 1 else 255
-    if low < 0 or high > white:
+    white = _white(fused, path, high)
+    if white is None or low < -_BEYOND * white or high > (1 + _BEYOND) * white:
         raise InputError(
             f"{path}: values {low:.4g} to {high:.4g}; expected a fusion on the scale 0 to 1 or 0 to 255. "
-            "Is this the fused file? The order is FUSED A B.",
+            "Is this the fused file? The order is FUSED A B. If it is, bring it to one of these scales.",
             "E_NOT_FUSED",
         )
-    return cast(MetaTensor, fused / white)
+    notes = []
+    if low < 0 or high > white:
+        notes.append(f"The fused file goes beyond its scale of 0 to {white:g} ({low:.4g} to {high:.4g}): clipped.")
+    if white == _BYTE and high < _BYTE / 2:
+        notes.append(f"The fused file is taken to be on the scale 0 to 255, of which it uses {high:.4g}.")
+    return cast(MetaTensor, (fused / white).clamp(0, 1)), notes
+
+
+def _white(fused: MetaTensor, path: Path, high: float) -> float | None:
+    """The white of a fused file: 1 (as `ddfm` writes files), 255, or our grey DICOM series'; None: it is none of these.
+
+    Fractions that end a little above 1 are no dark picture of 255 grey levels.
+    """
+    if fused.shape[0] == 3:
+        return _BYTE
+    if path.is_dir():
+        return GREY_MAXIMUM
+    values = fused.as_tensor()
+    is_whole = torch.equal(values, values.round())
+    if is_whole and is_picture(fused):
+        return _BYTE
+    if high <= 1 + _BEYOND:
+        return 1.0
+    return _BYTE if is_whole or high > _BYTE / 10 else None
+
+
+def _onto(fused: MetaTensor, a: MetaTensor) -> tuple[MetaTensor, list[str]]:
+    """A fused file on the grid of the first source, and what was done for that.
+
+    Programs that know arrays only save a result with the identity as its affine: its voxels are the source's then.
+    """
+    if same_grid(a, fused):
+        return fused, []
+    no_place = place_is_unknown(fused) or np.array_equal(np.abs(affine_of(fused)), np.eye(4))
+    if no_place and fused.shape[1:] == a.shape[1:]:
+        on_it = make_volume(fused.as_tensor(), affine_of(a))
+        return on_it, ["The fused file gives no position in space; its voxels are taken for those of the first source."]
+    covered = covered_fraction(grid_of(a), grid_of(fused))
+    return resample_to(fused, a), [
+        "The fused file lies on another grid than the first source and was resampled onto it"
+        + ("." if covered > 0.99 else f"; it covers {covered:.0%} of it, the rest counts as black.")
+    ]
 
 
 def _upright(volume01: Tensor, plan: SlicePlan) -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ from ddfm_monai.priors.expert_unet import ExpertUNet
 from ddfm_monai.priors.prior import Prior, prior_of, ready
 from ddfm_monai.priors.slice_unet import SliceUNet
 from ddfm_monai.priors.weights_file import fill
+from ddfm_monai.switches import SINGLE_PRECISION
 
 __all__ = [
     "ARCHITECTURES",
@@ -257,7 +258,8 @@ def _build(card: PriorCard) -> nn.Module:
             "E_PRIOR_CONFIG",
         )
     try:
-        with torch.random.fork_rng(devices=[]):  # the start weights are replaced, the caller's random state stays
+        # The start weights are replaced, and the caller's random state stays as it is.
+        with SINGLE_PRECISION.held(), torch.random.fork_rng(devices=[]):
             return ARCHITECTURES[card.architecture](**card.config)
     except (TypeError, ValueError) as error:
         raise UsageError(

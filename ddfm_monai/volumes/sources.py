@@ -141,6 +141,11 @@ def read_source(
     """
     if isinstance(source, (Tensor, np.ndarray)):
         volume = _in_memory(source, name)
+    elif not isinstance(source, (str, Path)):
+        raise InputError(
+            f"{name}: found a {type(source).__name__}; expected a tensor or an array of shape (C, X, Y, Z), or a path.",
+            "E_VOLUME_TYPE",
+        )
     else:
         volume = read_volume(source, second=name == "second")
     origin = Origin.from_meta(volume.meta.get("origin"))

@@ -7,6 +7,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -256,6 +258,18 @@ def test_scan_shows_patients_only_when_asked(
     printed = capsys.readouterr().out
     assert "SECRET3" in printed
     assert "Geheim" in printed
+
+
+def test_names_that_the_screen_has_no_letters_for_are_no_fault(tmp_path: Path) -> None:
+    """A patient's name in a pipe of another code page, and a folder whose name is no UTF-8."""
+    folder = tmp_path / os.fsdecode(b"exp\xe4rt") if os.name == "posix" else tmp_path / "export"
+    save_pair(folder, **SMALL, patient_name="Müller^Jürgen")
+    command = [sys.executable, "-m", "ddfm_monai", "dicom", "scan", str(folder), "--show-phi"]
+    for encoding in ("ascii", "utf-8:strict"):
+        variables = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, capture_output=True, check=False, env=variables)
+        assert done.returncode == ExitCode.DONE, done.stderr
+        assert {"ascii": b"M\\xfcller", "utf-8:strict": "Müller".encode()}[encoding] in done.stdout
 
 
 def test_the_manual_lists_every_code_and_only_those() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,6 +209,12 @@ def test_without_a_patient_id_the_study_must_be_the_same(tmp_path: Path) -> None
     other = tmp_path / "other"
     make(other, mr(patient_id="ANON", study="one"), ct(patient_id="ANON", study="two"))
     assert reasons(pairs_of(other)) == ["S_NO_PARTNER", "S_NO_PARTNER"]
+
+
+def test_a_name_with_and_without_its_other_scripts_is_one_name(tmp_path: Path) -> None:
+    full = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    (pair,) = pairs_of(make(tmp_path, mr(patient_name=full), ct(patient_name="YAMADA^TAROU"))).pairs
+    assert pair.warnings == ()
 
 
 def test_a_name_that_differs_is_a_warning(tmp_path: Path) -> None:
@@ -527,6 +534,49 @@ def test_a_manifest_that_is_none(content: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_manifest(path, scan)
     assert caught.value.code == "E_MANIFEST"
+
+
+SPREADSHEETS = {
+    "semicolons, UTF-8 with a mark": (lambda text: text.replace(",", ";"), "utf-8-sig"),
+    "tabs, UTF-16": (lambda text: text.replace(",", "\t"), "utf-16"),
+    "sep= and one byte a letter": (lambda text: "sep=;\r\n" + text.replace(",", ";"), "cp1252"),
+    "carriage returns": (lambda text: text.replace("\r\n", "\r"), "utf-8"),
+    "capitals and blanks": (lambda text: text.replace("status", " Status", 1).replace(",for,", ",For ,"), "utf-8"),
+    "every field in quotes": (lambda text: re.sub(r"[^,\r\n]+", r'"\g<0>"', text), "utf-8"),
+}
+
+
+@pytest.mark.parametrize("name", SPREADSHEETS)
+def test_a_manifest_as_spreadsheet_programs_save_it(name: str, tmp_path: Path) -> None:
+    save_pair(tmp_path / "in")
+    scan = scan_folder(tmp_path / "in")
+    (pair,) = find_pairs(scan).pairs
+    row = {**dict.fromkeys(COLUMNS, ""), "status": "run", "relation": "for", "reason": "geprüft"}
+    row |= {"reference_series_uid": pair.reference.key.series_uid, "second_series_uid": pair.second.key.series_uid}
+    text = "\r\n".join([",".join(row), ",".join(row.values()), "," * (len(row) - 1), ""])
+    change, encoding = SPREADSHEETS[name]
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(change(text).encode(encoding))
+    assert [found.case_id for found in read_manifest(path, scan)] == [pair.case_id]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04\x14\x00", b"case_id,status\r\n"])
+def test_a_table_without_the_columns_is_no_manifest(content: bytes, tmp_path: Path) -> None:
+    """A workbook that was given the suffix .csv had no rows to run, and so nothing to do."""
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"first line does not name the columns .* Write it anew") as caught:
+        read_manifest(path, scan_folder(tmp_path))
+    assert caught.value.code == "E_MANIFEST"
+
+
+def test_a_row_without_a_second_series_says_so(tmp_path: Path) -> None:
+    mr().save(tmp_path / "in")
+    scan, path = scan_folder(tmp_path / "in"), tmp_path / "pairs.csv"
+    write_manifest(find_pairs(scan), path)
+    path.write_text(path.read_text().replace(",skipped,", ",run,"))
+    with pytest.raises(UsageError, match="row 1: the row names no second series"):
+        read_manifest(path, scan)
 
 
 def test_a_pair_listed_twice_is_refused(tmp_path: Path) -> None:

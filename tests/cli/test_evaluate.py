@@ -156,6 +156,52 @@ def test_a_flipped_fused_file_is_brought_back_and_said_so(
     assert rows[0][3] == rows[0][5]  # the fused column equals the maximum's
 
 
+@pytest.mark.parametrize("change", [lambda v: np.where(v >= v.max(), 1.000001, v), lambda v: v * 1.08 - 0.04])
+def test_a_fused_file_a_little_beyond_its_scale_is_clipped_and_not_taken_for_a_dark_one(
+    ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    volume = read_volume(fused)
+    changed = change(volume.numpy())
+    write_volume(make_volume(changed, volume.affine), tmp_path / "beyond.nii.gz")
+    write_volume(make_volume(changed.clip(0, 1), volume.affine), tmp_path / "clipped.nii.gz")
+    rows = {}
+    for name in ("beyond", "clipped"):
+        code, _, err = ddfm(tmp_path / f"{name}.nii.gz", *pair, "--csv", tmp_path / f"{name}.csv")
+        assert code == 0 and ("beyond its scale of 0 to 1 " in err) is (name == "beyond")
+        rows[name] = metrics_in(tmp_path / f"{name}.csv")
+    assert rows["beyond"] == pytest.approx(rows["clipped"])
+
+
+def test_a_scale_that_is_none_of_the_two_is_refused_and_a_dark_one_is_told(
+    ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path
+) -> None:
+    volume = read_volume(fused)
+    for factor, code, words in ((1.5, 5, "0 to 1 or 0 to 255"), (100, 0, "of which it uses 100")):
+        write_volume(make_volume(volume.numpy() * factor, volume.affine), tmp_path / "scaled.nii.gz")
+        found, _, err = ddfm(tmp_path / "scaled.nii.gz", *pair)
+        assert found == code and words in err
+
+
+def test_a_fused_file_without_a_place_lies_where_the_first_source_does(
+    ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path
+) -> None:
+    """As programs that know arrays only save it: the identity for an affine."""
+    nib.save(nib.Nifti1Image(nib.load(fused).get_fdata(dtype=np.float32), np.eye(4)), tmp_path / "plain.nii.gz")
+    for name, path in (("placed", fused), ("plain", tmp_path / "plain.nii.gz")):
+        code, _, err = ddfm(path, *pair, "--csv", tmp_path / f"{name}.csv")
+        assert code == 0 and ("no position in space" in err) is (name == "plain")
+    assert metrics_in(tmp_path / "plain.csv") == pytest.approx(metrics_in(tmp_path / "placed.csv"))
+
+
+def test_a_fused_file_of_a_part_of_the_source_says_which_part(
+    ddfm: Run, pair: tuple[Path, Path], fused: Path, tmp_path: Path
+) -> None:
+    image = nib.load(fused)
+    nib.save(image.slicer[: image.shape[0] * 3 // 4], tmp_path / "part.nii.gz")
+    code, _, err = ddfm(tmp_path / "part.nii.gz", *pair)
+    assert code == 0 and "covers 75% of it" in err
+
+
 def test_colour_result_has_a_hue_error(ddfm: Run, tmp_path: Path) -> None:
     mri, pet = picture(0), np.stack([picture(1) // 2 + 100, picture(2) // 4, picture(3) // 4], axis=-1)
     kept = colour.with_luma(make_volume(np.moveaxis(pet, -1, 0)[..., None], np.eye(4)), make_volume(
@@ -259,6 +305,16 @@ def test_volume_wins_over_the_preview_beside_it(
     code, out, err = ddfm(*(tmp_path / name for name in "fab"), "--second-kind", "ct")
     assert code == 0, err
     assert "coherence" in out
+
+
+def test_of_two_files_of_one_name_none_is_chosen(ddfm: Run, tmp_path: Path) -> None:
+    for folder in ("fused", "a", "b"):
+        save_pictures(tmp_path / folder, one=picture(len(folder)))
+    (tmp_path / "fused" / "._one.png").write_bytes(b"macOS")
+    assert ddfm(*(tmp_path / name for name in ("fused", "a", "b")))[0] == 0
+    Image.fromarray(picture(9)).save(tmp_path / "fused" / "one.bmp")
+    code, out, err = ddfm(*(tmp_path / name for name in ("fused", "a", "b")))
+    assert code == 2 and "one.bmp" in err and "Keep one" in err and out == ""
 
 
 def test_nothing_in_common(ddfm: Run, tmp_path: Path) -> None:

@@ -217,6 +217,30 @@ def test_a_dry_run_says_it_all_and_writes_nothing(ddfm: Ddfm, cases: Path, tmp_p
     assert code == 0 and "would fuse" in said and not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--window", "soft", "--second-kind", "pet"), "neither source is a CT"),
+        (("--units", "suv", "--second-kind", "pet"), "SUV cannot be computed"),
+        (("--units", "suv"), "neither source is a PET"),
+        (("--device", "gpu"), "cannot be used here"),
+        (("--colour",), "neither source has any"),
+        (("--prior", "nobodys"), "no such prior"),
+        (("--steps", "5000"), "steps"),
+        (("--window=-600,100", "--reference-kind", "ct"), ""),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_refuses(
+    more: tuple[str, ...], words: str, cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answers = []
+    for rehearsal in ([], ["--dry-run"]):
+        command = ["fuse", cases / "one/mri.nii.gz", cases / "one/ct.nii.gz", "-o", tmp_path / "f.nii.gz"]
+        code = run([*map(str, command), *more, *rehearsal])
+        answers.append((code, capfd.readouterr().err.splitlines()[-1]))
+    assert answers[0] == answers[1] and answers[0][0] in (2, 5) and words in answers[0][1], answers
+
+
 def test_of_two_runs_at_one_output_one_wins(
     ddfm: Ddfm, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

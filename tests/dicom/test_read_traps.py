@@ -77,6 +77,10 @@ def truncated(datasets: list[Dataset]) -> None:
     datasets[-1].PixelData = datasets[-1].PixelData[:-62]
 
 
+def two_frames(datasets: list[Dataset]) -> None:
+    datasets[3].PixelData *= 2
+
+
 def no_pixels(datasets: list[Dataset]) -> None:
     del datasets[-1].PixelData
 
@@ -109,6 +113,9 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
     "sideways": (one_slice_sideways, "E_IRREGULAR_SPACING", "slice 6 of 12"),
     "other Rows": (other_rows, "E_MISSING_SLICES", "after slice 5"),
     "truncated": (truncated, "E_PIXEL_DATA", r"IM00\d\d: Pixel Data has 7106 bytes instead of 7168"),
+    "more Rows than said": (each(Rows=32), "E_PIXEL_DATA", "Pixel Data has 7168 bytes instead of 3584"),
+    "a few more Rows than said": (each(Rows=60), "E_PIXEL_DATA", "Pixel Data has 7168 bytes instead of 6720"),
+    "two frames in one": (two_frames, "E_PIXEL_DATA", r"IM00\d\d: Pixel Data has 14336 bytes instead of 7168"),
     "no Pixel Data": (no_pixels, "E_PIXEL_DATA", r"IM00\d\d"),
     "no PixelSpacing": (each(PixelSpacing=None), "E_NO_PIXEL_SPACING", "Imager Pixel Spacing"),
     "one without PixelSpacing": (one(11, PixelSpacing=None), "E_NO_PIXEL_SPACING", ""),
@@ -125,6 +132,11 @@ REFUSED: dict[str, tuple[Spoil, str, str]] = {
     "one slice in colour": (one(3, PhotometricInterpretation="RGB", SamplesPerPixel=3), "E_MISSING_SLICES", "1 slice"),
     "palette": (each(PhotometricInterpretation="PALETTE COLOR"), "E_COLOUR", "PALETTE"),
     "slope 0": (one(3, RescaleSlope=0), "E_HEADER", "RescaleSlope is 0"),
+    "one without rescale": (one(3, RescaleSlope=None, RescaleIntercept=None), "E_RESCALE", "1 of 12 .* Intercept"),
+    "one without intercept": (one(3, RescaleIntercept=None), "E_RESCALE", r"IM00\d\d: 1 of 12 slices"),
+    "one without slope": (lambda d: (each(RescaleSlope=2)(d), one(3, RescaleSlope=None)(d)), "E_RESCALE", "Slope"),
+    "intercept not finite": (one(3, RescaleIntercept="1e999"), "E_HEADER", "RescaleIntercept is not finite"),
+    "lookup table": (each(ModalityLUTSequence=[Dataset()]), "E_MODALITY_LUT", r"IM00\d\d: Modality LUT"),
     "huge slope": (one(3, RescaleSlope="1e300"), "E_NOT_FINITE", ""),
     "not finite": (one(3, SpacingBetweenSlices="1e999"), "E_HEADER", "SpacingBetweenSlices is not finite"),
     "bits": (one(3, BitsStored=12), "E_HEADER", "High Bit"),
@@ -171,6 +183,7 @@ ACCEPTED: dict[str, tuple[Spoil, set[str]]] = {
     "bad charset": (each(SpecificCharacterSet="ISO_IR 100", PatientName=b"M\xff\xfe^\xe4".decode("latin-1")), set()),
     "unknown charset": (each(SpecificCharacterSet="NONSENSE"), {"W_CHARSET"}),
     "Modality lies": (each(Modality="OT"), set()),
+    "one without a slope of 1": (one(3, RescaleSlope=None), set()),
     "own acquisition number": (lambda d: [setattr(ds, "AcquisitionNumber", k) for k, ds in enumerate(d)], set()),
     "own acquisition time": (
         lambda d: [setattr(ds, "AcquisitionTime", f"1200{k:02}") for k, ds in enumerate(d)],
@@ -210,6 +223,31 @@ def test_monochrome1_mr_is_inverted_within_its_range(shuffled: Saver) -> None:
     volume = read_folder_series(shuffled(made.datasets))
     assert_is(volume, made)
     assert [warning.code for warning in volume.warnings] == ["W_MONOCHROME1"]
+
+
+def test_padding_of_monochrome1_mr_stays_background(shuffled: Saver) -> None:
+    made = series("MR")
+    for ds in made.datasets:
+        pixels = np.frombuffer(ds.PixelData, np.uint16).copy()
+        pixels[:56] = 4095  # the first row
+        ds.PixelData, ds.PixelPaddingValue = pixels.tobytes(), 4095
+    each(PhotometricInterpretation="MONOCHROME1")(made.datasets)
+    measured = made.values[:, 1:, :]
+    made.values = measured.max() + measured.min() - made.values
+    made.values[:, 0, :] = 0
+    assert_is(read_folder_series(shuffled(made.datasets)), made)
+
+
+def test_padding_that_uses_bits_above_those_stored_becomes_air(shuffled: Saver) -> None:
+    """-2000 in 16 bits beside values of 12: without the upper bits it is a bright ring of 1072 HU."""
+    made = series("CT")
+    for ds in made.datasets:
+        pixels = np.frombuffer(ds.PixelData, np.uint16).copy()
+        pixels[:56] = 63536
+        ds.PixelData, ds.PixelPaddingValue = pixels.tobytes(), 63536
+        ds.BitsStored, ds.HighBit = 12, 11
+    made.values[:, 0, :] = -1024
+    assert_is(read_folder_series(shuffled(made.datasets)), made)
 
 
 @pytest.mark.parametrize(("value", "limit"), [(0, None), (65000, 65535)])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from ddfm_monai.dicom.errors import DicomError
 from ddfm_monai.dicom.headers import quiet_pydicom
@@ -19,7 +21,7 @@ from ddfm_monai.dicom.read import read_folder, read_folder_series, read_subserie
 from ddfm_monai.dicom.scan import scan_folder
 
 from .conftest import Saver
-from .synthetic import Layout, Made, nuclear, save, series, uid
+from .synthetic import Layout, Made, enhanced, nuclear, save, series, uid
 from .test_read_series import assert_is
 from .test_read_traps import Spoil, each, one, rename
 
@@ -109,6 +111,16 @@ def test_what_is_read_all_the_same(name: str, shuffled: Saver) -> None:
     volume = read_folder_series(folder)
     assert_is(volume, made)
     assert {warning.code for warning in volume.warnings} == codes
+
+
+def test_a_frame_without_the_transformation_of_the_others_is_refused(tmp_path: Path) -> None:
+    """Its values cannot be known: of PET, where every frame has its own slope, they would be off by any factor."""
+    made = enhanced("PT", slopes=[0.5 + 0.1 * k for k in range(12)])
+    del made.datasets[0].PerFrameFunctionalGroupsSequence[4].PixelValueTransformationSequence
+    made.save(tmp_path)
+    (item,) = scan_folder(tmp_path).subseries
+    assert item.problem is not None
+    assert (item.problem.code, item.problem.found) == ("E_RESCALE", "1 of 12 slices have no Rescale Slope")
 
 
 def test_rows_to_the_right_and_columns_up(shuffled: Saver) -> None:
@@ -206,6 +218,24 @@ def again(made: Made, spoil: Callable[[Dataset], None] | None = None, part: slic
     return copies
 
 
+@pytest.mark.parametrize("fragments", [True, False])
+def test_pixels_encoded_otherwise_than_the_file_says_are_refused(fragments: bool, tmp_path: Path) -> None:
+    """Fragments called native were read with their item heads as pixels: 8 pixels to the right, 65535 among them."""
+    said, used = (ExplicitVRLittleEndian, RLELossless) if fragments else (RLELossless, ExplicitVRLittleEndian)
+    made = series("CT", SMALL)
+    for ds in made.datasets:
+        if fragments:
+            ds.PixelData = encapsulate([ds.PixelData])
+            ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+        ds.file_meta.TransferSyntaxUID = used
+    for path in made.save(tmp_path):
+        path.write_bytes(path.read_bytes().replace(used.encode() + b"\0", said.encode() + b"\0", 1))
+    (item,) = scan_folder(tmp_path).subseries
+    words = f"Pixel Data is {'' if fragments else 'not '}in fragments, but the Transfer Syntax is {said.name}"
+    assert item.problem is not None
+    assert (item.problem.code, item.problem.found) == ("E_PIXEL_DATA", words)
+
+
 @pytest.mark.parametrize("part", [slice(None), slice(2, 4)])
 def test_slices_sent_again_under_new_uids_are_used_once(part: slice, tmp_path: Path) -> None:
     made = series("CT", SMALL)
@@ -238,6 +268,42 @@ def test_nm_without_slice_vector_is_read_in_order_with_a_warning(tmp_path: Path)
     assert [warning.code for warning in volume.warnings] == ["W_NO_SLICE_VECTOR"]
 
 
+def test_nm_slices_that_are_counted_from_0_lie_where_they_are(tmp_path: Path) -> None:
+    """They came to lie one slice too far down."""
+    made = nuclear()
+    made.datasets[0].SliceVector = list(range(12))
+    made.save(tmp_path)
+    assert_is(read_folder_series(tmp_path), made)
+
+
+def test_a_reconstruction_is_not_parted_by_detectors(tmp_path: Path) -> None:
+    made = nuclear()
+    made.datasets[0].DetectorVector = [1] * 6 + [2] * 6
+    made.save(tmp_path)
+    assert_is(read_folder_series(tmp_path), made)
+
+
+def test_frames_of_several_directions_in_any_order_are_told_apart(tmp_path: Path) -> None:
+    made = enhanced("MR", volumes=2)
+    (ds,) = made.datasets
+    del ds.DimensionIndexSequence
+    frames = list(ds.PerFrameFunctionalGroupsSequence)
+    for number, frame in enumerate(frames):
+        del frame.FrameContentSequence
+        direction, diffusion = Dataset(), Dataset()
+        direction.DiffusionGradientOrientation = [1.0, 0.0, 0.0] if number < 12 else [0.0, 1.0, 0.0]
+        diffusion.DiffusionBValue, diffusion.DiffusionGradientDirectionSequence = 1000.0, [direction]
+        frame.MRDiffusionSequence = [diffusion]
+    order = np.random.default_rng(3).permutation(24)
+    pixels = np.frombuffer(ds.PixelData, np.uint16).reshape(24, ds.Rows, ds.Columns)
+    ds.PixelData = pixels[order].tobytes()
+    ds.PerFrameFunctionalGroupsSequence = [frames[k] for k in order]
+    made.save(tmp_path)
+    second, first = scan_folder(tmp_path).subseries  # sorted by their directions
+    assert_is(read_subseries(first), made)
+    np.testing.assert_allclose(read_subseries(second).volume.numpy()[0], made.values * 2)
+
+
 def test_nm_whose_frames_are_not_its_slices_is_refused(tmp_path: Path) -> None:
     """Two gates of three slices, say: nothing tells which frame is which."""
     made = nuclear(SMALL)
@@ -260,6 +326,153 @@ def test_a_series_uid_for_every_slice_is_named(shuffled: Saver) -> None:
         read_folder(folder)
     assert caught.value.code == "E_SERIES_PER_SLICE"
     assert len(scan_folder(folder).subseries) == 1
+
+
+OWNERS = {"patient": {"PatientID": "P001X"}, "nobody": {"PatientID": ""}, "issuer": {"IssuerOfPatientID": "Hospital"}}
+OWNERS["study"] = {"StudyInstanceUID": uid("another study")}
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("part", [slice(6, None), slice(1, None, 2), slice(5, 6)])
+def test_slices_of_one_series_that_name_another_owner_are_no_volume_of_their_own(
+    owner: str, part: slice, tmp_path: Path
+) -> None:
+    """A correction of the ID reached some of the slices: each half is an even stack and passed for the whole."""
+    made = series("CT")
+    each(**OWNERS[owner])(made.datasets[part])
+    made.save(tmp_path)
+    found = scan_folder(tmp_path).subseries
+    assert len(found) == 2
+    for item in found:
+        assert item.problem is not None
+        assert (item.problem.code, item.problem.found[:9]) == ("E_SEVERAL_OWNERS", "12 slices")
+        assert "P001" not in item.problem.text()
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.3])
+def test_a_series_of_two_owners_that_is_whole_with_each_is_read_for_each(apart: float, tmp_path: Path) -> None:
+    """Exported before and after the correction; or of two patients whose UIDs a tool has made equal."""
+    before, after = series("CT"), series("CT")
+    each(PatientID="P002")(after.datasets)
+    for ds in after.datasets if apart else []:
+        ds.ImagePositionPatient = [f"{float(v) + apart:.6f}" for v in ds.ImagePositionPatient]
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid(ds.SOPInstanceUID, "P002")
+    before.save(tmp_path / "before")
+    after.save(tmp_path / "after")
+    found = scan_folder(tmp_path).subseries
+    assert [(item.problem, len(item.slices)) for item in found] == [(None, 12), (None, 12)]
+
+
+def turned(datasets: list[Dataset]) -> None:
+    """The same slices stored upside down: rotated by 180 degrees, with positions and orientation that say so."""
+    for ds in datasets:
+        row, column = np.array(ds.ImageOrientationPatient, float).reshape(2, 3)
+        away = row * ds.PixelSpacing[1] * (ds.Columns - 1) + column * ds.PixelSpacing[0] * (ds.Rows - 1)
+        ds.ImagePositionPatient = [f"{v:.6f}" for v in np.array(ds.ImagePositionPatient, float) + away]
+        ds.ImageOrientationPatient = [-float(v) for v in ds.ImageOrientationPatient]
+        ds.PixelData = np.frombuffer(ds.PixelData, np.uint16)[::-1].tobytes()
+
+
+def one_row_less(datasets: list[Dataset]) -> None:
+    for ds in datasets:
+        ds.Rows -= 1
+        ds.PixelData = ds.PixelData[: ds.Rows * ds.Columns * 2]
+
+
+UPPER_PART: dict[str, Spoil] = {
+    "turned": turned,
+    "wider": each(PixelSpacing=[1.5, 1.4]),
+    "smaller": one_row_less,
+    "MONOCHROME1": each(PhotometricInterpretation="MONOCHROME1"),
+    "resliced": each(ImageType=["DERIVED", "SECONDARY", "MPR"]),
+}
+
+
+@pytest.mark.parametrize("name", UPPER_PART)
+def test_the_upper_part_of_a_stack_that_differs_is_not_cut_off(name: str, tmp_path: Path) -> None:
+    """Seven of twelve slices were fused as the whole volume, with a remark on strays or as the better candidate."""
+    made = series("CT")
+    UPPER_PART[name](made.datasets[7:])
+    made.save(tmp_path)
+    (item,) = scan_folder(tmp_path).subseries
+    assert item.problem is not None
+    assert item.problem.code == "E_PIECES"
+    assert item.problem.found.startswith("12 slices lie like one volume, but are 7 with")
+
+
+def test_a_stack_further_up_is_a_volume_of_its_own(tmp_path: Path) -> None:
+    made = series("CT", Layout(slices=20))
+    del made.datasets[10]
+    each(PixelSpacing=[1.5, 1.4])(made.datasets[10:])
+    made.save(tmp_path)
+    assert [(item.problem, len(item.slices)) for item in scan_folder(tmp_path).subseries] == [(None, 10), (None, 9)]
+
+
+def test_pixel_data_of_unknown_representation_are_read(tmp_path: Path) -> None:
+    """An archive that does not know an element's VR writes UN (PS3.5 6.2.2)."""
+    made = series("CT", Layout(slices=4, rows=110, columns=100))
+    for path in made.save(tmp_path):
+        path.write_bytes(path.read_bytes().replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00UN"))
+    assert_is(read_folder_series(tmp_path), made)
+
+
+@pytest.mark.parametrize("cut", [8, 20, 300])
+def test_a_compressed_file_that_was_cut_off_is_found_by_the_scan(cut: int, tmp_path: Path) -> None:
+    """It was found when it was to be fused, and then as a file without a Study Instance UID."""
+    made = series("CT", SMALL)
+    for ds in made.datasets:
+        ds.compress(RLELossless, generate_instance_uid=False)
+    paths = made.save(tmp_path)
+    assert_is(read_folder_series(tmp_path), made)
+    paths[3].write_bytes(paths[3].read_bytes()[:-cut])
+    (item,) = scan_folder(tmp_path).subseries
+    assert item.problem is not None
+    assert (item.problem.code, item.problem.found) == ("E_PIXEL_DATA", "the file ends within Pixel Data")
+    assert item.problem.path == paths[3]
+
+
+@pytest.mark.parametrize(
+    ("modality", "keyword", "values"),
+    [
+        ("CT", "NominalPercentageOfRespiratoryPhase", [0.0, 30.0]),
+        ("PT", "CorrectedImage", [["DECY"], ["DECY", "ATTN"]]),
+        ("MR", "SeriesNumber", [3, 4]),
+    ],
+)
+def test_volumes_with_equal_instance_numbers_are_told_apart(
+    modality: str, keyword: str, values: list[Any], tmp_path: Path
+) -> None:
+    """They passed for slices that were sent twice, until their pixels were compared."""
+    one, other = series(modality, SMALL), series(modality, SMALL)
+    other.datasets = [rename(ds, "other") for ds in other.datasets]
+    for made, value in zip((one, other), values, strict=True):
+        each(**{keyword: value})(made.datasets)
+    for ds in other.datasets:
+        ds.PixelData = np.frombuffer(ds.PixelData, np.uint16)[::-1].tobytes()
+    other.values = other.values[::-1, ::-1]
+    one.save(tmp_path / "one")
+    other.save(tmp_path / "other")
+    found = scan_folder(tmp_path).subseries
+    assert {item.key.subseries.partition("=")[0] for item in found} == {keyword}
+    for made, item in zip((one, other), found, strict=True):
+        assert_is(read_subseries(item), made)
+
+
+def test_a_pet_that_ends_early_says_so(tmp_path: Path) -> None:
+    series("PT", Layout(extra={"NumberOfSlices": 20})).save(tmp_path)
+    (item,) = scan_folder(tmp_path).subseries
+    assert [(warning.code, warning.found) for warning in item.warnings] == [
+        ("W_FEWER_SLICES", "12 of the 20 slices that the header names")
+    ]
+
+
+def test_a_copy_that_holds_only_zeros_counts_against_its_neighbours(tmp_path: Path) -> None:
+    made = series("CT")
+    last = made.save(tmp_path)[-1]
+    last.write_bytes(bytes(last.stat().st_size))
+    found = scan_folder(tmp_path)
+    assert [problem.code for problem in found.problems] == ["E_EMPTY_FILE"]
+    assert [warning.code for warning in found.subseries[0].warnings] == ["W_BROKEN_NEIGHBOUR"]
 
 
 def test_pictures_of_one_study_are_no_torn_volume(shuffled: Saver) -> None:
@@ -497,3 +710,25 @@ def test_the_date_of_a_series_is_understood_in_other_forms(tmp_path: Path) -> No
         warnings.simplefilter("ignore")
         series("CT", Layout(slices=4, date="2024-01-05")).save(tmp_path)
     assert scan_folder(tmp_path).subseries[0].acquired.startswith("20240105")
+
+
+@pytest.mark.parametrize(
+    ("time", "clock"),
+    [("9:30:00", "093000"), ("0930", "093000"), ("093005.123", "093005"), ("", "000000"), ("9999", "000000")],
+)
+def test_a_day_counts_whatever_its_time_is(time: str, clock: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        series("CT", Layout(slices=4, extra={"SeriesTime": time})).save(tmp_path)
+    assert scan_folder(tmp_path).subseries[0].acquired == "20240105" + clock
+
+
+def test_no_date_names_a_volume(shuffled: Saver) -> None:
+    """Names of sub-series stand on the screen, in manifests and in reports; a date is the patient's."""
+    made, later = series("CT", SMALL), series("CT", SMALL)
+    later.datasets = [rename(ds, "later") for ds in later.datasets]
+    for volume, day in ((made, "20240105"), (later, "20240106")):
+        each(AcquisitionDateTime=f"{day}120000.5", AcquisitionTime=None)(volume.datasets)
+    folder = shuffled([*made.datasets, *later.datasets])
+    names = [item.key.subseries for item in scan_folder(folder).subseries]
+    assert names == ["AcquisitionDateTime=1", "AcquisitionDateTime=2"]

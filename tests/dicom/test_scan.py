@@ -17,6 +17,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from ddfm_monai.dicom.errors import EXPLANATIONS, Problem
 from ddfm_monai.dicom.read import read_folder_series
 from ddfm_monai.dicom.scan import scan_file, scan_folder
+from ddfm_monai.dicom.subseries import Patient
 from ddfm_monai.errors import Cancelled, UsageError
 from ddfm_monai.progress import Progress
 
@@ -82,7 +83,7 @@ def test_files_that_are_no_images_are_named_with_the_reason(tmp_path: Path, unto
     assert codes(tmp_path) == {
         "notes.txt": "S_NOT_DICOM",
         "short": "S_NOT_DICOM",
-        "zeros": "S_NOT_DICOM",
+        "zeros": "E_EMPTY_FILE",
         "empty": "E_EMPTY_FILE",
         "looks.dcm": "E_HEADER",
         "magic only": "E_HEADER",
@@ -206,6 +207,19 @@ def test_missing_or_unusable_patient_ids_keep_studies_apart(tmp_path: Path) -> N
     assert len(keys) == 8
 
 
+@pytest.mark.parametrize(
+    ("patient_id", "usable"),
+    [
+        *((text, False) for text in ("REDACTED", "Anonymous Patient", "ANONYMIZED^PATIENT", "No ID", "NOID", "NULL")),
+        *((text, False) for text in ("***", "?", "not available", "N/A", "de-identified", "Patient_ID", "xxxx", "0-0")),
+        *((text, True) for text in ("P001", "ANON01", "patient 7", "Nancy", "X1", "1", "TEST-3", "患者", "id7")),
+    ],
+)
+def test_an_id_that_names_nobody_is_none(patient_id: str, usable: bool) -> None:
+    """Two people of whom an export says "REDACTED" were one patient, and to be registered to each other."""
+    assert Patient(patient_id, "", "").has_usable_id is usable
+
+
 def test_issuer_is_part_of_the_identity(tmp_path: Path) -> None:
     for issuer in ("Hospital A", "Hospital B"):
         layout = Layout(study=issuer, extra={"IssuerOfPatientID": issuer})
@@ -233,6 +247,38 @@ def excluded(made: Made, folder: Path) -> list[str]:
 )
 def test_what_is_no_automatic_candidate(attributes: dict[str, object], code: str, tmp_path: Path) -> None:
     assert excluded(series("MR", Layout(extra=attributes)), tmp_path) == [code]
+
+
+NM_MAP = ["DERIVED", "PRIMARY", "RECON TOMO", "TRANSMISSION"]
+
+
+@pytest.mark.parametrize(
+    ("made", "code"),
+    [
+        (series("CT", Layout(extra={"RescaleType": "MGML"})), "S_DERIVED"),  # iodine
+        (series("CT", Layout(extra={"RescaleType": "Z_EFF"})), "S_DERIVED"),
+        (series("CT", Layout(extra={"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "EFF_ATOMIC_NUM"]})), "S_DERIVED"),
+        (series("CT", Layout(extra={"RescaleType": "HU"})), ""),
+        (series("CT", Layout(extra={"RescaleType": "US"})), ""),
+        (series("PT", Layout(extra={"Units": "1CM"})), "S_DERIVED"),
+        (series("PT", Layout(extra={"CountsSource": "TRANSMISSION"})), "S_DERIVED"),
+        (series("PT", Layout(extra={"Units": "CNTS", "CountsSource": "EMISSION"})), ""),
+        (series("MR", Layout(extra={"ImageType": ["DERIVED", "PRIMARY", "M", "UMAP"]})), "S_DERIVED"),
+        (nuclear(image_type=NM_MAP), "S_DERIVED"),
+        (nuclear(), ""),
+        (enhanced("CT"), ""),
+    ],
+)
+def test_a_map_is_not_taken_for_an_image_of_its_modality(made: Made, code: str, tmp_path: Path) -> None:
+    """Iodine in mg/ml is no HU, and an attenuation map shows no uptake."""
+    assert excluded(made, tmp_path) == [code]
+
+
+def test_an_enhanced_map_neither(tmp_path: Path) -> None:
+    made = enhanced("CT")
+    for frame in made.datasets[0].PerFrameFunctionalGroupsSequence:
+        frame.PixelValueTransformationSequence[0].RescaleType = "MGML"
+    assert excluded(made, tmp_path) == ["S_DERIVED"]
 
 
 def test_few_slices_are_no_automatic_candidate(tmp_path: Path) -> None:

@@ -239,6 +239,24 @@ def test_damaged_files(tmp_path, name):
         assert "again" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mha", "a.nrrd"])
+def test_a_byte_that_changed_is_found_by_the_checksum(tmp_path, name):
+    """The stream decompresses all the same, to other voxels: the middle of a block of noise that is stored as it is."""
+    write_volume(noise((40, 41, 9)), tmp_path / name)
+    whole = bytearray((tmp_path / name).read_bytes())
+    whole[len(whole) // 2] ^= 0x10
+    (tmp_path / name).write_bytes(bytes(whole))
+    with pytest.raises(InputError, match=rf"{name}.*damaged") as caught:
+        read_volume(tmp_path / name)
+    assert caught.value.code == "E_UNREADABLE"
+
+
+def test_what_lies_behind_a_gzip_stream_does_not_matter(tmp_path):
+    write_volume(noise(), tmp_path / "a.nii.gz")
+    (tmp_path / "b.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes() + b"more")
+    assert torch.equal(read_volume(tmp_path / "b.nii.gz"), read_volume(tmp_path / "a.nii.gz"))
+
+
 def saved(tmp_path, array, matrix=None):
     path = tmp_path / "input.nii.gz"
     nib.save(nib.Nifti1Image(array, np.eye(4) if matrix is None else matrix), path)
@@ -369,6 +387,22 @@ def test_nifti_2(tmp_path, swapped):
     (tmp_path / "half.nii").write_bytes(gzip.decompress((tmp_path / "two.nii.gz").read_bytes())[:600])
     with pytest.raises(InputError, match="truncated"):
         read_volume(tmp_path / "half.nii")
+
+
+@pytest.mark.parametrize("image", [nib.Nifti1Image, nib.Nifti2Image])
+def test_voxels_do_not_begin_inside_the_header(tmp_path, image):
+    """nibabel would take the header for voxels, ITK what follows it, one row too early; neither says so."""
+    inside = header_bytes(tmp_path, lambda header: header.__setitem__("vox_offset", 0), image=image)
+    (tmp_path / "a.nii").write_bytes(inside)
+    with pytest.raises(InputError, match=r"a\.nii: .*byte 0.*vox_offset"):
+        read_volume(tmp_path / "a.nii")
+
+
+def test_what_is_no_nifti_is_called_that(tmp_path):
+    """Compressed twice, its first bytes are no header; that its spacing is impossible would help nobody."""
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(gzip.compress(header_bytes(tmp_path) * 3)))
+    with pytest.raises(InputError, match=r"another kind of file \(no NIfTI header"):
+        read_volume(tmp_path / "a.nii.gz")
 
 
 def test_header_extensions_do_not_matter(tmp_path, capfd):

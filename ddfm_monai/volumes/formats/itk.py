@@ -27,6 +27,7 @@ __all__ = ["SUFFIXES", "read", "to_sitk", "write"]
 _SCREEN = threading.Lock()
 _HARDLY_ANY = 100_000  # bytes
 _METAIO = re.compile(rb"Meta(Image|Object): |   ideal = |\w+ required and not defined|Uncompress failed")
+_CHECKSUM = b"Uncompress failed"  # MetaIO writes it, and hands over what it has
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -34,8 +35,10 @@ SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 def read(path: Path) -> Contents:
     """An NRRD or MetaImage file: grey of any real type, or 8-bit RGB."""
     try:
-        with _quiet():
+        with _quiet() as held:
             image = sitk.ReadImage(str(path))
+        if any(line.startswith(_CHECKSUM) for line in held):
+            raise RuntimeError("its checksum does not fit")
     except RuntimeError as error:
         # ITK's own text names source files and, for a short read, a file that does not exist: no help to the reader
         detached = path.suffix.lower() in (".mhd", ".nhdr")
@@ -66,12 +69,13 @@ def read(path: Path) -> Contents:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Iterator[list[bytes]]:
     """Keep ITK off the screen: its warnings by its own switch, MetaIO's lines about a bad file by their words.
 
     MetaIO writes straight to the process's standard error, so that is held back while a file is read; what other
-    threads say meanwhile is passed on.
+    threads say meanwhile is passed on. What MetaIO said is in the list that is yielded, after the block.
     """
+    said: list[bytes] = []
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
@@ -79,12 +83,14 @@ def _quiet() -> Iterator[None]:
             screen = os.dup(2)
             os.dup2(held.fileno(), 2)
             try:
-                yield
+                yield said
             finally:
                 os.dup2(screen, 2)
                 os.close(screen)
                 held.seek(0)
-                os.write(2, b"".join(line for line in held if not _METAIO.match(line)))
+                lines = held.readlines()
+                said += [line for line in lines if _METAIO.match(line)]
+                os.write(2, b"".join(line for line in lines if not _METAIO.match(line)))
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 

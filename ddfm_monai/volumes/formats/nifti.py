@@ -67,6 +67,17 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             return
         with gzip.open(raw) as file:
             yield cast(IO[bytes], file)
+            _read_out(file)
+
+
+def _read_out(file: gzip.GzipFile) -> None:
+    """On to the end, where gzip keeps its checksum: damaged bytes decompress to other voxels, without a word."""
+    try:
+        while file.read(1 << 20):
+            pass
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith("Not a gzipped file"):  # what lies behind the end is no part of it
+            raise
 
 
 def _header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
@@ -74,6 +85,8 @@ def _header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
     start = file.read(540)
     second = start[4:8] == b"n+2\0" or start[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")
     kind = nib.Nifti2Header if second else nib.Nifti1Header
+    if len(start) < kind.sizeof_hdr or not (second or start[344:347] in (b"n+1", b"ni1")):
+        raise ImageFileError("no NIfTI header")
     header = kind(start[: kind.sizeof_hdr], check=False)  # without extensions, which nothing here needs
     header["sizeof_hdr"] = kind.sizeof_hdr
     dim = header["dim"]
@@ -86,6 +99,13 @@ def _header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
             header[f"quatern_{axis}"] /= np.sqrt(squares) * (1 + 1e-7)
     _check_spacing(path, header)
     header.check_fix(logger=_SILENT, error_level=40)
+    if header.get_data_offset() < kind.sizeof_hdr:  # readers disagree about where the voxels are then
+        raise InputError(
+            f"{path}: its header says that the voxels begin at byte {header.get_data_offset()}, which is inside the "
+            f"header; expected {kind.single_vox_offset} or more. Correct the field vox_offset, or export the file "
+            "again.",
+            "E_UNREADABLE",
+        )
     return header
 
 
