@@ -32,9 +32,10 @@ Runner = Callable[[Sequence[CaseJob]], Iterator[CaseOutcome]]
 
 _DAMAGED = {
     *("E_HEADER", "E_PIXEL_DATA", "E_DECODER", "E_MISSING_SLICES", "E_IRREGULAR_SPACING"),
-    *("E_DUPLICATE_POSITION", "E_DUPLICATE_INSTANCE", "E_RESCALE", "E_SEVERAL_OWNERS"),
+    *("E_DUPLICATE_POSITION", "E_DUPLICATE_INSTANCE", "E_RESCALE", "E_MODALITY_LUT"),
+    *("E_PIECES", "E_FRAMES_OF_REFERENCE", "E_SERIES_PER_SLICE", "E_SEVERAL_OWNERS"),
 }
-"""Codes of series that are meant as volumes but came damaged or incomplete, or cannot be decoded here."""
+"""Codes of series that are meant as volumes but came damaged, incomplete or in pieces, or cannot be decoded here."""
 
 
 def run_batch(

@@ -94,9 +94,10 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Export the series again from its source without the de-identification that gave every slice a UID of its own.",
     ),
     "E_SERIES_PER_SLICE": Explanation(
-        "Slices that lie like one volume have Series Instance UIDs of their own.",
+        "Slices that lie like one volume have different Series Instance UIDs, each its own or each part its own.",
         "one Series Instance UID for all slices of a volume",
-        "Export the series again from its source without the de-identification that gave every slice a UID of its own.",
+        "Export the series again from its source, without the de-identification that gave each slice a UID of its own; "
+        "or, if the scanner did that, convert the slices together with dcm2niix -m 1 and fuse the NIfTI file.",
     ),
     "E_SEVERAL_OWNERS": Explanation(
         "Slices of one series lie like one volume, but some carry another Patient ID, issuer or Study Instance UID.",

@@ -232,7 +232,7 @@ def _sorted_into_series(images: list[ImageHeader], broken: list[Problem]) -> tup
             if len(keys) == 1 and problem.code == "E_HEADER":
                 refused.setdefault(key, problem)
     found, torn = _one_series_per_slice(series)
-    parts = _of_several_owners(series)
+    parts = _parts_of_volumes({key: images for key, images in series.items() if key not in torn})
     for key, members in series.items():
         if key in torn:
             continue
@@ -261,26 +261,49 @@ def _one_series_per_slice(
     return found, keys
 
 
-def _of_several_owners(series: dict[SeriesNames, list[ImageHeader]]) -> dict[SeriesNames, Problem]:
-    """The parts of volumes whose slices name different patients, issuers or studies although they are of one series.
+def _parts_of_volumes(series: dict[SeriesNames, list[ImageHeader]]) -> dict[SeriesNames, Problem]:
+    """What is a part of a volume, although by its names it is a series: each part could pass for a whole volume.
 
-    A correction that reached some of the slices makes two series of one; each part could pass for a whole volume. Who
-    has all places of the volume (a series exported before and after the correction) is left alone.
+    A correction of patient, issuer or study may have reached some slices of a series only; and scanners and archives
+    give slices of one series, with one Series Number, different Series Instance UIDs.
     """
-    parts: dict[str, list[SeriesNames]] = defaultdict(list)
-    for key in series:
-        parts[key[2]].append(key)
+    of_uid: dict[str, list[SeriesNames]] = defaultdict(list)
+    of_number: dict[tuple[str, str, int], list[SeriesNames]] = defaultdict(list)
+    for key, images in series.items():
+        of_uid[key[2]].append(key)
+        if (number := images[0].series_number) is not None:
+            of_number[key[0], key[1], number].append(key)
+    found: dict[SeriesNames, Problem] = {}
+    for keys in of_number.values():
+        text = f"in {len(keys)} series of one number"
+        found |= _torn_apart({key: series[key] for key in keys}, "E_SERIES_PER_SLICE", text, whole_only=True)
+    for keys in of_uid.values():
+        text = f"of one series that names {len(keys)} patients or studies"
+        found |= _torn_apart({key: series[key] for key in keys}, "E_SEVERAL_OWNERS", text)
+    return found
+
+
+def _torn_apart(
+    series: dict[SeriesNames, list[ImageHeader]], code: str, text: str, whole_only: bool = False
+) -> dict[SeriesNames, Problem]:
+    """Those series that hold a part of a volume which all of them make together.
+
+    Who has all places of the volume (a series exported before and after a correction) is left alone.
+
+    Args:
+        whole_only: only where nothing is wrong with the volume that they make, and none of them is that volume.
+    """
+    together = split_series([image for images in series.values() for image in images]) if len(series) > 1 else []
     torn: dict[SeriesNames, Problem] = {}
-    for keys in parts.values():
-        together = split_series([image for key in keys for image in series[key]]) if len(keys) > 1 else []
-        for item in together:
-            if item.problem is not None and item.problem.code in UNRELATED:
-                continue
-            places = {key: _places(item, {image.path for image in series[key]}) for key in keys}
-            whole = set().union(*places.values())
-            found = f"{len(whole)} slices of one series lie like one volume, but name {len(keys)} patients or studies"
-            problem = Problem("E_SEVERAL_OWNERS", found, item.slices[0].path.parent)
-            torn |= {key: problem for key, own in places.items() if own and own != whole}
+    for item in together:
+        if item.problem is not None and (whole_only or item.problem.code in UNRELATED):
+            continue
+        places = {key: _places(item, {image.path for image in images}) for key, images in series.items()}
+        whole = set().union(*places.values())
+        if whole_only and whole in places.values():
+            continue
+        problem = Problem(code, f"{len(whole)} slices lie like one volume, but are {text}", item.slices[0].path.parent)
+        torn |= {key: problem for key, own in places.items() if own and own != whole}
     return torn
 
 

@@ -355,6 +355,29 @@ def test_a_damaged_series_counts_as_failed(source: Path, settings: CaseSettings,
     ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"AcquisitionNumber": 2}, "E_PIECES"),
+        ({"FrameOfReferenceUID": "1.2.3"}, "E_FRAMES_OF_REFERENCE"),
+        ({"SeriesInstanceUID": "1.2.3"}, "E_SERIES_PER_SLICE"),
+        ({"StudyInstanceUID": "1.2.3"}, "E_SEVERAL_OWNERS"),
+    ],
+)
+def test_a_volume_in_pieces_counts_as_failed(changes: dict[str, object], code: str, tmp_path: Path) -> None:
+    """With exit code 0 nobody would miss the patient."""
+    _, ct = save_pair(tmp_path / "in", **{**SMALL, "slices": 12})
+    for ds in ct.datasets:
+        ds.AcquisitionNumber = 1
+    for ds in ct.datasets[1::2]:
+        for keyword, value in changes.items():
+            setattr(ds, keyword, value)
+    ct.save(tmp_path / "in" / "ct")
+    scan = scan_folder(tmp_path / "in")
+    rows = left_out(find_pairs(scan), scan)
+    assert {row.code for row in rows if row.status == "failed"} == {code}
+
+
 @pytest.mark.parametrize("out", ["in", "in/out", "."])
 def test_input_and_output_stay_apart(tmp_path: Path, out: str) -> None:
     (tmp_path / "in").mkdir()

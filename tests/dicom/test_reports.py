@@ -349,6 +349,30 @@ def test_slices_of_one_series_that_name_another_owner_are_no_volume_of_their_own
         assert "P001" not in item.problem.text()
 
 
+@pytest.mark.parametrize("part", [slice(6, None), slice(1, None, 2), slice(5, 6)])
+def test_a_volume_in_two_series_of_one_number_is_named(part: slice, tmp_path: Path) -> None:
+    """Some scanners write one series under two UIDs; each half passed for a volume."""
+    made = series("CT")
+    each(SeriesInstanceUID=uid("another"))(made.datasets[part])
+    made.save(tmp_path)
+    found = scan_folder(tmp_path).subseries
+    assert [item.problem and item.problem.code for item in found] == ["E_SERIES_PER_SLICE"] * 2
+    assert found[0].problem is not None
+    assert found[0].problem.found == "12 slices lie like one volume, but are in 2 series of one number"
+
+
+@pytest.mark.parametrize("number", [5, 6])
+@pytest.mark.parametrize("higher", [0.0, 50.0])
+def test_two_series_that_are_each_a_volume_stay_two(number: int, higher: float, tmp_path: Path) -> None:
+    """At the same places, or with a gap between them; and one above the other under numbers of their own."""
+    one = series("CT", Layout(angle=0.0))
+    other = series("CT", Layout(angle=0.0, series="other", centre=(3.0, -8.0, 21.0 + higher - 2.0 * (number == 6))))
+    each(SeriesNumber=number)(other.datasets)
+    one.save(tmp_path / "one")
+    other.save(tmp_path / "other")
+    assert [item.problem for item in scan_folder(tmp_path).subseries] == [None, None]
+
+
 @pytest.mark.parametrize("apart", [0.0, 1.3])
 def test_a_series_of_two_owners_that_is_whole_with_each_is_read_for_each(apart: float, tmp_path: Path) -> None:
     """Exported before and after the correction; or of two patients whose UIDs a tool has made equal."""
