@@ -21,7 +21,7 @@ from ddfm_monai.settings import KINDS, kind_name
 from ddfm_monai.volume import is_picture, name_of
 from ddfm_monai.volumes import hounsfield
 
-__all__ = ["Decision", "decide_kind", "kinds_in_name", "normal_kind", "spoken"]
+__all__ = ["Decision", "decide_kind", "kinds_in_name", "normal_kind", "sidecar_of", "spoken"]
 
 _SPOKEN = {"mr": "MR", "ct": "CT", "pet": "PET", "spect": "SPECT", "picture": "picture"}
 
@@ -161,11 +161,16 @@ def _in_header(volume: MetaTensor) -> _Evidence | None:
     return None
 
 
+def sidecar_of(path: Path) -> Path:
+    """Where dcm2niix and BIDS put what they know of an image: the JSON of the same name."""
+    return path.with_name(re.sub(r"(\.nii)?\.[^.]+$", "", path.name) + ".json")
+
+
 def _in_sidecar(path: Path | None) -> _Evidence | None:
     """``Modality`` of the JSON that dcm2niix and BIDS put beside an image; a tracer means PET or SPECT."""
     if path is None or not path.is_file():
         return None
-    beside = path.with_name(re.sub(r"(\.nii)?\.[^.]+$", "", path.name) + ".json")
+    beside = sidecar_of(path)
     try:
         said = json.loads(beside.read_text()) if beside.is_file() else None
     except (OSError, ValueError):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfm_monai.errors import InputError
+from ddfm_monai.volumes.kind import sidecar_of
 from ddfm_monai.volumes.sources import Source
 
 __all__ = ["Suv", "suv_of"]
@@ -92,7 +93,7 @@ def suv_of(source: Source, role: str) -> Suv:
 def _sidecar(source: Source) -> dict[str, Any]:
     """What the JSON of a file says, in Bq, kg and seconds; of dcm2niix's and BIDS's keys."""
     path = Path(str(source.volume.meta.get("filename_or_obj", "")))
-    beside = path.with_name(re.sub(r"(\.nii)?\.[^.]+$", "", path.name) + ".json") if path.name else path
+    beside = sidecar_of(path) if path.name else path
     try:
         said = json.loads(beside.read_text()) if beside.is_file() else {}
     except (OSError, ValueError):
