@@ -13,16 +13,35 @@ from pathlib import Path
 
 from ddfm_monai.errors import UsageError, of_system
 
-__all__ = ["atomic_group", "atomic_path", "check_folder_takes_files", "check_writable_target", "sha256_of"]
+__all__ = [
+    "atomic_group",
+    "atomic_path",
+    "check_folder_takes_files",
+    "check_name",
+    "check_writable_target",
+    "sha256_of",
+]
 
+_LONGEST_NAME = 255 - len("..lock")  # bytes that file systems allow, less what the lock beside a result adds
 _LEAST_FREE = 1_000_000  # bytes; no result is so small that it is worth beginning with less
 
 
 def check_writable_target(path: Path, overwrite: bool) -> None:
     """Raise UsageError if ``path`` exists and may not be replaced, or cannot be made where it shall be."""
+    check_name(path)
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: already exists. Choose another output or pass --overwrite.", "E_OUTPUT_EXISTS")
     check_folder_takes_files(path.parent)
+
+
+def check_name(path: Path) -> None:
+    """Raise UsageError for a name that is longer than file systems take: even to ask whether it exists would fail."""
+    length = len(os.fsencode(path.name))
+    if length > _LONGEST_NAME:
+        raise UsageError(
+            f"{path}: the name is {length} bytes long; expected {_LONGEST_NAME} at most. Choose a shorter output.",
+            "E_OUTPUT_NAME",
+        )
 
 
 def check_folder_takes_files(folder: Path, needed: int = _LEAST_FREE) -> None:

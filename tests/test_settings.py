@@ -66,7 +66,7 @@ def test_the_bundle_takes_its_defaults_from_the_settings() -> None:
     [
         {"register": "affine"}, {"samples": 0}, {"samples": 1.5}, {"steps": 0}, {"steps": "abc"}, {"batch_size": 0},
         {"precision": "float8"}, {"likelihood": "best"}, {"second_kind": "xray"}, {"window": "40"}, {"seed": None},
-        {"seed": 2**70}, {"window": "40,-1"}, {"second_kind": 3}, {"steps": True},
+        {"window": "40,-1"}, {"second_kind": 3}, {"steps": True}, {"seed": 2**70},
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("make", [FusionSettings, CaseSettings, DDFMFuse, PairInferer])

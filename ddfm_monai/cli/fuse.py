@@ -76,7 +76,9 @@ def fuse(
             return _fuse_series(reference, second, output, prior, settings, overwrite, html, person)
         found = _find_pairs(reference, second, output, settings, person)
         if not found.jobs:
-            person.say(f"{reference}, {second or reference}: no file names in common; nothing to do.")
+            why = f"{reference}: no two files make a pair"
+            why = why if second is None else f"{reference}, {second}: no file names in common"
+            person.nothing_to_do(f"{why}; nothing to do.")
             return ExitCode.NOTHING_TO_DO
         plan = _Plan(found.jobs, found.is_folder, found.lonely, prior, settings, overwrite, check, html, picture.value)
         return _rehearse(plan, person) if dry_run else _fuse_jobs(plan, person)
@@ -211,17 +213,23 @@ class _Plan:
         Raises:
             UsageError: an output is a source, cannot be made, or is there already and something else.
         """
-        from ddfm_monai.files import check_writable_target
+        from ddfm_monai.files import check_name, check_writable_target
         from ddfm_monai.fusion.outputs import check_target
+        from ddfm_monai.volumes.sidecar import sidecar_of
 
-        sources = {path.resolve() for job in self.jobs for path in (job.reference, job.second)}
+        sources = {path.resolve(): path for job in self.jobs for path in (job.reference, job.second)}
+        kept = sources | {sidecar_of(path).resolve(): path for path in sources.values()}
         to_do, done = [], []
         for job in self.jobs:
-            check_target(job.target)
+            check_name(job.target)
             names = self.names(job)
             for path in names.values():
-                if path.resolve() in sources:
-                    raise UsageError(f"{path}: is a source; sources are never written to. Choose another output.")
+                check_name(path)
+            check_target(job.target)
+            for path in names.values():
+                if path.resolve() in kept and path.exists():
+                    what = "a source" if path.resolve() in sources else f"the JSON of {kept[path.resolve()].name}"
+                    raise UsageError(f"{path}: is {what}; sources are never written to. Choose another output.")
             standing = [path for path in names.values() if path.exists()]
             if standing and not self.overwrite:
                 record, reasons = self._earlier(job, names)

@@ -176,6 +176,13 @@ class Host:
             text.stylize("red", 0, len("failed"))
             self.console.print(text, soft_wrap=True)
 
+    def nothing_to_do(self, reason: str) -> None:
+        """The run ends without a pair; a program must not take that for a crash."""
+        if self.events:
+            self.events.error("E_NOTHING_TO_DO", reason, ExitCode.NOTHING_TO_DO)
+        else:
+            self.say(reason, "warning")
+
     def summary(self) -> None:
         """The last line; a program counts for itself."""
         if not self.events:

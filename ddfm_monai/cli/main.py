@@ -68,8 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=list(arguments), standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort, Cancelled):
-        typer.echo("Interrupted: nothing half-written was left behind.", err=True)
-        return ExitCode.INTERRUPTED
+        code = ExitCode.INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as "| head" does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ExitCode.INTERRUPTED
@@ -83,6 +82,8 @@ def run(arguments: Sequence[str]) -> int:
             return ExitCode.INTERNAL
         typer.echo(in_lines(f"ddfm: {known}", sys.stderr), err=True)
         return ExitCode.USAGE if isinstance(known, UsageError) else ExitCode.ALL_FAILED
+    if code == ExitCode.INTERRUPTED:  # which newer versions of typer give for Ctrl-C, where older ones raise Abort
+        typer.echo("Interrupted: nothing half-written was left behind.", err=True)
     return int(code or 0)
 
 

@@ -18,6 +18,7 @@ _NOTES = ("README", "CHANGES", "LICENSE", "DICOMDIR")
 _LOOKED_AT = 2000  # entries of a folder; an export of DICOM files may have a hundred thousand
 _NOT_CASES = ("derivatives", "sourcedata", "code", "stimuli")  # of a BIDS data set
 _DATA_TYPES = ("anat", "pet", "ct", "func", "dwi", "fmap", "perf", "spect", "mri", "mr", "nm")
+_DRAWN = re.compile(r"(?i)(?<![a-z])((brain)?mask|(d|prob|a)?seg|segmentations?|labels?)(?![a-z])")
 _T1 = re.compile(r"(?i)(?<![a-z0-9])(t1\w?|mprage|mp2rage|unit1)(?![a-z0-9])")
 
 
@@ -113,13 +114,17 @@ def pairs_of_cases(
     Returns:
         The pairs, sorted by name, and what is in none of them with the reason.
     """
-    files = list(volumes_in(folder).values()) or _files_below(folder)
+    everything = list(volumes_in(folder).values()) or _files_below(folder)
+    drawn = tuple(path for path in everything if _DRAWN.search(stem_of(path)))
+    files = [path for path in everything if path not in drawn]
     kinds = {path: _kind(path) for path in files}
     cases: dict[str, list[Path]] = {}
     for path in files:
         cases.setdefault(_case(path, folder), []).append(path)
     pairs: list[Pair] = []
     left_out: list[LeftOut] = []
+    if drawn:
+        left_out.append(LeftOut(drawn, "a name says that it holds a mask or labels, no image"))
     for case, members in _with_their_folders(cases, folder, kinds).items():
         name = case.replace("/", "_") or folder.resolve().name
         chosen = _choose(members, kinds, reference_kind, second_kind)
@@ -260,16 +265,21 @@ def _is_volume(path: Path) -> bool:
 def volumes_in(folder: Path) -> dict[str, Path]:
     """Stem to path of the volumes and pictures directly inside a folder, sorted by name.
 
+    A picture beside a volume of the same name is there to look at the volume (as ``ddfm fuse`` leaves one), no source.
+
     Raises:
         UsageError: two of them differ in their endings only.
     """
+    files = sorted(path for path in folder.iterdir() if _is_volume(path))
+    volumes = {stem_of(path) for path in files if suffix_of(path) not in PICTURE_SUFFIXES}
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if _is_volume(path):
-            stem = stem_of(path)
-            if stem in found:
-                raise UsageError(f"{path}: {found[stem].name} has the same name but for its ending. Keep one of them.")
-            found[stem] = path
+    for path in files:
+        stem = stem_of(path)
+        if stem in volumes and suffix_of(path) in PICTURE_SUFFIXES:
+            continue
+        if stem in found:
+            raise UsageError(f"{path}: {found[stem].name} has the same name but for its ending. Keep one of them.")
+        found[stem] = path
     return found
 
 

@@ -47,6 +47,7 @@ blood and brain, the bone window 2. Outside the head ``"soft"`` is the better ch
 _AIR_HU = -500.0  # a CT with values below this shows air
 _BONE_HU = 200.0  # a CT in HU with values above this shows bone
 _AIR_SHARE = 0.05  # of the brightest tissue: what is brighter is no noise of the air
+_LARGEST_STORED = 40_000.0  # HU + 32768 of the densest tissue; what is brighter fills 16 bits, as pictures do
 _EIGHTH_BIT = 128.0  # pictures of 8 bits use it
 _SPECK_PIXELS = 12
 _INVISIBLE = 0.5 / 255  # less than half a grey level is background
@@ -261,11 +262,13 @@ def _emission_scaling(volume: MetaTensor, kind: str, sample: np.ndarray, fill: F
     values = fill.rest if fill is not None and marked else sample
     air = find_air(volume, values)
     top = float(np.percentile(values, 98))
+    if marked and air is not None and air.middle > _AIR_SHARE * top:
+        air = None  # the darkest tissue of a masked head
     if air is not None and (values.min() > 0 or air.middle < -0.5 * abs(top)):  # stored with an offset
         low = air.middle if values.min() < 0 else float(values.min())
         high = float(np.percentile(_foreground(values), 99.9))
     else:
-        low = max(0.0, float(values.min()))
+        low = float(values.min()) if values.min() > 0.5 * top else 0.0
         body = _foreground(values) if values.min() >= 0 else values[values > 0.1 * top]
         high = float(np.percentile(body if body.size else values, 99.9))
     if high <= low:
@@ -283,6 +286,18 @@ def _symmetric_noise(values: np.ndarray, air: Air | None, high: float) -> Air | 
     return Air(0.0, min(4 * deviation, 0.15 * high))
 
 
+def _cannot_be_hu(volume: MetaTensor, sample: np.ndarray) -> bool:
+    """Whether a CT without the peaks of air and soft tissue is a picture of one rather than HU with an offset."""
+    in_small_numbers = bool(sample.min() > _AIR_HU and sample.max() <= _BONE_HU)
+    return in_small_numbers or is_picture(volume) or _fills_a_byte(volume) or bool(sample.max() > _LARGEST_STORED)
+
+
+def _fills_a_byte(volume: MetaTensor) -> bool:
+    """From 0 to 255 to the last digit, as a window that was scaled for a picture; a CT in HU does not end there."""
+    low, high = torch.aminmax(volume.as_tensor())
+    return (float(low), float(high)) == (0.0, 255.0)
+
+
 def _ct_scaling(volume: MetaTensor, sample: np.ndarray, limits: tuple[float, float] | None) -> Scaling:
     found = hounsfield.measure(sample)
     name = f"{DEFAULT_CT_WINDOW} window" if limits is None else "window asked for"
@@ -293,9 +308,11 @@ def _ct_scaling(volume: MetaTensor, sample: np.ndarray, limits: tuple[float, flo
             return scaling
         other = f"{'+' if found.other > 0 else '-'} {abs(found.other):g}"
         return replace(scaling, doubts=(f"{found.describe()}; HU {other} fits as well. Store it in HU to be sure.",))
-    if sample.min() > _AIR_HU and sample.max() <= _BONE_HU:
+    if _cannot_be_hu(volume, sample):
         if limits is not None:
             raise _not_in_hu(volume, f"values from {sample.min():g} to {sample.max():g}")
+        if _fills_a_byte(volume):
+            return Scaling("ct", 0.0, 255.0, "not in HU: scaled to 0 to 255, taken as it is")
         low, high = float(sample.min()), float(np.percentile(_foreground(sample), 99.9))
         return Scaling(
             "ct", low, max(high, float(np.nextafter(low, np.inf))), "not in HU: smallest to 99.9th percentile"

@@ -32,6 +32,17 @@ PICTURE_SUFFIXES = picture.SUFFIXES
 READABLE_SUFFIXES = nifti.SUFFIXES + itk.SUFFIXES + picture.SUFFIXES
 WRITABLE_SUFFIXES = (*nifti.SUFFIXES, ".nrrd", ".mha", *picture.WRITABLE_SUFFIXES)
 
+_DICOM = " For DICOM, pass the folder of the series instead of a file."
+_CONVERT = " Convert it to NIfTI first; in Python: nibabel.save(nibabel.load(SOURCE), 'TARGET.nii.gz')."
+_UNPACK = " Unpack it first."
+_HINTS = {
+    **dict.fromkeys(("", ".dcm", ".ima"), _DICOM),
+    **dict.fromkeys((".img", ".hdr", ".mgz", ".mgh", ".mnc", ".par", ".rec"), _CONVERT),
+    **dict.fromkeys((".zip", ".gz", ".bz2", ".zst", ".xz", ".7z", ".tar", ".tgz"), _UNPACK),
+    **dict.fromkeys((".gif", ".webp", ".jp2"), " Save it as PNG first."),
+}
+"""What to do with a file that cannot be read, by its suffix."""
+
 NOT_DIAGNOSTIC = "ddfm-monai fusion, grey scale without units, not for diagnostic use"
 """What every written file says about itself (at most 79 bytes: NIfTI's ``descrip`` field)."""
 
@@ -124,7 +135,7 @@ def _check_file(path: Path) -> None:
         raise UsageError(f"{path}: no such file or folder. Check the path.", "E_MISSING_FILE")
     suffix = suffix_of(path)
     if suffix not in READABLE_SUFFIXES:
-        hint = " For DICOM, pass the folder of the series instead of a file." if suffix in ("", ".dcm", ".ima") else ""
+        hint = _HINTS.get(suffix, "")
         raise UsageError(
             f"{path}: cannot read a file with the suffix {suffix or '(none)'!r}; expected one of "
             f"{_names(READABLE_SUFFIXES)}, or a folder with a DICOM series.{hint}",

@@ -88,12 +88,35 @@ LAYOUTS = {
         {("p1", "p1.nii.gz", "p1.nii.gz")},
         {"p2.nii.gz", "p3.nii.gz"},
     ),
+    "masks and labels are no images": (
+        ["a/mri.nii.gz", "a/ct.nii.gz", "a/ct_mask.nii.gz", "a/mri.seg.nrrd", "b/mri_masked.nii.gz", "b/ct.nii.gz"],
+        {("a", "mri.nii.gz", "ct.nii.gz"), ("b", "mri_masked.nii.gz", "ct.nii.gz")},
+        {"ct_mask.nii.gz", "mri.seg.nrrd"},
+    ),
+    "BIDS with masks": (
+        ["sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_T1w_label-GM_probseg.nii.gz", "sub-1/pet/sub-1_pet.nii.gz",
+         "sub-1/pet/sub-1_desc-brain_mask.nii.gz"],
+        {("sub-1", "sub-1_T1w.nii.gz", "sub-1_pet.nii.gz")},
+        {"sub-1_T1w_label-GM_probseg.nii.gz", "sub-1_desc-brain_mask.nii.gz"},
+    ),
+    "pictures beside volumes, as results have them": (
+        ["a_mri.nii.gz", "a_mri.png", "a_mri.json", "a_ct.nii.gz"],
+        {("a", "a_mri.nii.gz", "a_ct.nii.gz")},
+        set(),
+    ),
     "patients called pt": (
         ["pt_12_mri.nii.gz", "pt_12_ct.nii.gz", "pt_13_mri.nii.gz"],
         {("pt_12", "pt_12_mri.nii.gz", "pt_12_ct.nii.gz")},
         {"pt_13_mri.nii.gz"},
     ),
 }  # fmt: skip
+
+
+def test_two_volumes_of_one_name_are_refused(tmp_path: Path) -> None:
+    for names in (("a.nii", "a.nrrd"), ("a.png", "a.jpg")):
+        folder = touch(tmp_path / names[1], *names)
+        with pytest.raises(UsageError, match="Keep one"):
+            find_pairs(folder, folder)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

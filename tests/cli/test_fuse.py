@@ -302,9 +302,31 @@ def test_interrupted_in_the_middle_leaves_nothing(sent, pair, tiny_prior_path, t
         if json.loads(line).get("stage") == "fuse":
             os.kill(process.pid, sent)
             break
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Interrupted: nothing half-written" in said
     assert files_in(tmp_path) == {path.name for path in pair}
+
+
+def test_the_json_of_a_source_is_never_written_to(ddfm, pair, tmp_path):
+    sidecar = tmp_path / pair[0].name.replace(".nii.gz", ".json")
+    sidecar.write_text('{"Modality": "MR"}')
+    done = ddfm("fuse", *pair, "-o", sidecar.with_suffix(".nrrd"), "--overwrite")
+    assert done.returncode == 2 and f"is the JSON of {pair[0].name}" in done.stderr
+    assert sidecar.read_text() == '{"Modality": "MR"}' and not sidecar.with_suffix(".nrrd").exists()
+
+
+def test_a_name_that_no_file_system_takes_is_refused_before_the_work(ddfm, pair, tmp_path):
+    done = ddfm("fuse", *pair, "-o", "n" * 250 + ".nii.gz", "--dry-run")
+    assert done.returncode == 2 and "257 bytes long" in done.stderr and "together" not in done.stderr
+    assert ddfm("fuse", *pair, "-o", "n" * 238 + ".nii.gz").returncode == 0
+
+
+def test_with_nothing_to_do_a_program_hears_why(ddfm, tmp_path):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans/a.nii.gz").write_bytes(b"x")
+    events = [json.loads(line) for line in ddfm("fuse", "scans", "-o", "out", "--json").stdout.splitlines()]
+    assert (events[-1]["event"], events[-1]["code"], events[-1]["exit_code"]) == ("error", "E_NOTHING_TO_DO", 3)
+    assert ddfm("fuse", "scans", "-o", "out", "--quiet").stderr.endswith("no two files make a pair; nothing to do.\n")
 
 
 def test_help_needs_no_torch():

@@ -114,6 +114,20 @@ def test_ct_that_is_no_longer_in_hu_uses_its_own_range():
     assert 0.9 < scaling.high <= 1
 
 
+@pytest.mark.parametrize("stored", ["bytes in fractions", "16 bits of a picture", "12 bits of a picture", "16 bits"])
+def test_a_ct_that_was_scaled_for_a_picture_is_not_taken_for_hu(stored):
+    window = np.clip(ct() / 80, 0, 1)
+    factor = {"bytes in fractions": 255, "12 bits of a picture": 4095}.get(stored, 65535)
+    source = volume(window * factor)
+    source.meta["picture"] = stored.endswith("picture")
+    scaling = choose_scaling(source, "ct")
+    expected = torch.from_numpy(window.astype(np.float32))
+    assert "not in HU" in scaling.source and not scaling.doubts
+    torch.testing.assert_close(scaling.apply(source)[0].as_tensor(), expected, atol=0.02, rtol=0)
+    with pytest.raises(InputError, match="not in HU"):
+        choose_scaling(source, "ct", "soft")
+
+
 @pytest.mark.parametrize("name", CT_WINDOWS)
 def test_named_windows(name):
     level, width = CT_WINDOWS[name]
@@ -146,6 +160,15 @@ def test_mri_is_scaled_by_percentiles_so_outliers_do_not_matter(outlier):
     scaling = choose_scaling(volume(array), "mr")
     assert scaling.low == 0.5
     assert 500 < scaling.high < 800
+
+
+@pytest.mark.parametrize("outside", [0.0, -1.0, -1000.0])
+def test_counts_begin_at_zero_whatever_stands_outside_a_mask(outside):
+    """The darkest tissue of a masked head is no air: its counts mean what they say."""
+    picture = head(SHAPE, GRID, "ct").numpy()[0]
+    counts = np.where(picture > 0.12, 5000 + 20000 * picture, outside)
+    scaling = choose_scaling(make_volume(counts[None], GRID), "pet")
+    assert scaling.low == 0 and scaling.air == 0 and 20000 < scaling.high < 26000
 
 
 def test_pet_goes_from_zero_to_a_robust_maximum():

@@ -214,6 +214,15 @@ def test_unknown_suffixes(tmp_path):
         read_volume(tmp_path / "slice.dcm")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("a.img", "nibabel"), ("a.mgz", "nibabel"), ("a.nii.zip", "Unpack"), ("a.webp", "as PNG")]
+)
+def test_known_files_of_other_kinds_say_how_to_convert_them(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UsageError, match=rf"cannot read a file with the suffix .*{words}"):
+        read_volume(tmp_path / name)
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(UsageError, match="no such file") as caught:
         read_volume(tmp_path / "nothing.nii.gz")
