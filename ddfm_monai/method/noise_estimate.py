@@ -45,6 +45,9 @@ _AIR_SHARE = (
     0.42  # of the sd in tissue is left in air at least (0.58 if clipped at black, 0.45 above a median at black)
 )
 _AIR_SHARE_OF_FEW, _TEXTURE_FINE_OF_FEW = 0.5, 5.0
+_SILENT = 1.5  # grey levels: less in air says nothing of noise
+_LEAST_AIR = 0.05  # share of the windows
+_EVEN_AIR = 0.8  # the sd of a quarter of the air over its median: noise has 0.85 or more
 _AIR_RATIO = 1.8  # sd of noise in tissue over that in air, between the two
 _AIR_WEIGHT = 0.2  # of the air's one observation, where all bands together have 1
 _OCCAM = 0.01  # by so much a coloured family must be nearer to the periodograms than a constant,
@@ -70,9 +73,9 @@ def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> N
     windows = _tissue(grey)
     if len(windows) < _FEWEST_WINDOWS:
         return None
-    power = _quiet_power(windows)
+    power = _power(windows)
     air = _air(grey)
-    fit = _most_likely(power, air)
+    fit = _most_likely(_quiet(power), air)
     return fit.noise() if _is_noise(fit, air, len(grey)) else None
 
 
@@ -91,25 +94,34 @@ def _tissue(grey: Tensor) -> Tensor:
 
 
 def _air(grey: Tensor) -> float:
-    """Standard deviation in air, grey levels: the median of windows that are black in the mean; 0 without any."""
-    windows = grey.unfold(1, 16, 8).unfold(2, 16, 8).reshape(-1, 256)
-    windows = windows[windows.mean(1) < 15]
-    return float(windows.std(1).median()) if len(windows) else 0.0
+    """Standard deviation in air, grey levels: the median of windows that are black in the mean; 0 without any air.
+
+    Where no air is in view, dark tissue is as black. Within a slice noise is the same all over, tissue is not.
+    """
+    windows = grey.unfold(1, 16, 8).unfold(2, 16, 8).reshape(len(grey), -1, 256)
+    dark = windows.mean(2) < 15
+    if dark.float().mean() < _LEAST_AIR:
+        return 0.0
+    sd = windows.std(2).masked_fill(~dark, math.nan)
+    evenness = (sd / sd.nanmedian(1, keepdim=True).values)[dark].nan_to_num(0)  # silent slices show no noise
+    return float(sd.nanmedian()) if evenness.quantile(0.25) > _EVEN_AIR else 0.0
 
 
-def _quiet_power(windows: Tensor) -> Tensor:
+def _power(windows: Tensor) -> Tensor:
+    """In each band of each window, (n, bands)."""
+    return _periodograms(windows).flatten(1) @ _bands().members.T
+
+
+def _quiet(power: Tensor) -> Tensor:
     """Power in each band in the quietest windows, as if they were no quieter than others, (bands,)."""
-    return _quietest(windows) / _quietest_white()
-
-
-def _quietest(windows: Tensor) -> Tensor:
-    return (_periodograms(windows).flatten(1) @ _bands().members.T).quantile(_QUIETEST, 0)
+    return power.quantile(_QUIETEST, 0) / _quietest_white()
 
 
 @lru_cache(maxsize=1)
 def _quietest_white() -> Tensor:
     """What the quietest windows of white noise of variance 1 have: less than 1, least in bands of few frequencies."""
-    return _quietest(torch.randn(4000, _WINDOW, _WINDOW, generator=torch.Generator().manual_seed(0)))
+    white = torch.randn(4000, _WINDOW, _WINDOW, generator=torch.Generator().manual_seed(0))
+    return _power(white).quantile(_QUIETEST, 0)
 
 
 def _periodograms(windows: Tensor) -> Tensor:
@@ -252,7 +264,7 @@ def _most_likely(power: Tensor, air: float, iterations: int = 200) -> _Fit:
     """Every family's coefficients by multiplicative updates, which raise the likelihood; the best family."""
     W = _components()
     weight = _bands().count.sqrt()
-    has_air = air > 1.5
+    has_air = air > _SILENT
     weight = torch.cat([weight / weight.sum(), torch.tensor([_AIR_WEIGHT if has_air else 0.0])])
     P = torch.cat([power, torch.tensor([(_AIR_RATIO * air) ** 2])]) + _NEGLIGIBLE
     h = torch.full(W.shape[:2], float(power.mean()) / 20)

@@ -193,6 +193,18 @@ def test_turned_slices_have_turned_noise(head):
     assert torch.allclose(found.seen(transposed=True, mirrored=True).spectrum, turned.spectrum, rtol=0.2, atol=1e-4)
 
 
+def test_dark_tissue_is_not_the_noise_of_air():
+    """A crop without air in view, clean, and dark in parts: as black in the mean as air, but uneven."""
+    random = np.random.default_rng(4)
+    fy, fx = np.fft.fftfreq(128)[:, None], np.fft.fftfreq(128)[None]
+    anatomy = np.fft.ifft2(np.fft.fft2(random.normal(size=(6, 128, 128))) / (0.02 + np.hypot(fy, fx)) ** 2).real
+    anatomy = np.clip(np.rint(60 + 50 * anatomy / anatomy.std((1, 2), keepdims=True)), 0, 250)
+    assert estimate_noise(images(anatomy)) is None
+    found = estimate_noise(images(noisy(anatomy, "white")))
+    assert found is not None
+    assert 127.5 * found.sd == pytest.approx(10, rel=0.1)
+
+
 def test_too_small_to_tell():
     assert estimate_noise(torch.zeros(3, 31, 200)) is None
     assert estimate_noise(torch.full((3, 64, 64), -1.0)) is None
