@@ -44,6 +44,7 @@ _TEXTURE_FINE = 3.5  # or more than this at frequencies above 0.42 cycles per pi
 _AIR_SHARE = (
     0.42  # of the sd in tissue is left in air at least (0.58 if clipped at black, 0.45 above a median at black)
 )
+_UNEVEN = 15.0  # of noise beside anatomy, where it counts without air; anatomy on coarse pixels has 13 to 30
 _AIR_SHARE_OF_FEW, _TEXTURE_FINE_OF_FEW = 0.5, 5.0
 _SILENT = 1.5  # grey levels: less in air says nothing of noise
 _LEAST_AIR = 0.05  # share of the windows
@@ -54,6 +55,7 @@ _OCCAM = 0.01  # by so much a coloured family must be nearer to the periodograms
 _OCCAM_SMOOTH = 0.005  # a smooth one nearer still, since it looks like anatomy,
 _OCCAM_UNUSUAL = 0.003  # and a cut of k-space elsewhere than at half the band: scanners double the matrix
 _USUAL_CUT = 0.25  # cycles per pixel
+_SMOOTHEST_CT = "tomographic, 0.1"
 
 
 def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> Noise | None:
@@ -76,7 +78,7 @@ def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> N
     power = _power(windows)
     air = _air(grey)
     fit = _most_likely(_quiet(power), air)
-    return fit.noise() if _is_noise(fit, air, len(grey)) else None
+    return fit.noise() if _is_noise(fit, air, _unevenness(power, fit), len(grey)) else None
 
 
 # --- what is observed ------------------------------------------------------------------------------------------------
@@ -284,21 +286,39 @@ def _handicap(family: str, has_air: bool) -> float:
     """By how much a family must be nearer to the periodograms than a constant."""
     if family == "white":
         return 0.0
-    if family.startswith("smooth"):  # it has the spectrum of anatomy: only air can tell
-        return _OCCAM + _OCCAM_SMOOTH if has_air else math.inf
+    if not has_air and (family.startswith("smooth") or family == _SMOOTHEST_CT):
+        return math.inf  # it has the spectrum of anatomy: only air can tell
+    if family.startswith("smooth"):
+        return _OCCAM + _OCCAM_SMOOTH
     unusual = family.startswith("k-space") and not family.startswith(f"k-space up to {_USUAL_CUT:g}")
     return _OCCAM + _OCCAM_UNUSUAL if unusual else _OCCAM
 
 
-def _is_noise(fit: _Fit, air: float, slices: int) -> bool:
+def _unevenness(power: Tensor, fit: _Fit) -> float:
+    """How much more power at the noise's frequencies half of the windows (n, bands) have than the quietest.
+
+    In units of what chance makes of as many frequencies: noise alone has 5 to 7, whatever its family.
+    """
+    count = _bands().count
+    weight = count * fit.in_bands / (fit.in_bands + fit.anatomy + _NEGLIGIBLE) ** 2
+    quietest, median = (power @ weight).quantile(torch.tensor([_QUIETEST, 0.5]))
+    parts = weight * fit.in_bands
+    frequencies = parts.sum() ** 2 / (parts**2 / count).sum()
+    return float((median / quietest - 1) * frequencies.sqrt())
+
+
+def _is_noise(fit: _Fit, air: float, unevenness: float, slices: int) -> bool:
     """Whether that is more than the texture of a clean picture.
 
     A few slices have too few quiet windows to tell: there air must show more of it, and if air is black, only noise
-    that is finer than any texture counts.
+    that is finer than any texture counts. If air is black, it must also be much the same all over: fine anatomy, as
+    large pixels have it, is not.
     """
     few = slices < _FEW_SLICES
     if fit.sd > _TEXTURE and air > (_AIR_SHARE_OF_FEW if few else _AIR_SHARE) * fit.sd:
         return True
+    if air <= _SILENT and unevenness > _UNEVEN:
+        return False
     share = _bands().count / _bands().count.sum()
     seen = float((fit.in_bands * (fit.in_bands > fit.anatomy) * share).sum().sqrt())
     fine = float((fit.in_bands * (_bands().frequency > 13) * share).sum().sqrt())
