@@ -44,13 +44,18 @@ _TEXTURE_FINE = 3.5  # or more than this at frequencies above 0.42 cycles per pi
 _AIR_SHARE = (
     0.42  # of the sd in tissue is left in air at least (0.58 if clipped at black, 0.45 above a median at black)
 )
+_UNEVEN = 15.0  # of noise beside anatomy, where it counts without air; anatomy on coarse pixels has 13 to 30
 _AIR_SHARE_OF_FEW, _TEXTURE_FINE_OF_FEW = 0.5, 5.0
+_SILENT = 1.5  # grey levels: less in air says nothing of noise
+_LEAST_AIR = 0.05  # share of the windows
+_EVEN_AIR = 0.8  # the sd of a quarter of the air over its median: noise has 0.85 or more
 _AIR_RATIO = 1.8  # sd of noise in tissue over that in air, between the two
 _AIR_WEIGHT = 0.2  # of the air's one observation, where all bands together have 1
 _OCCAM = 0.01  # by so much a coloured family must be nearer to the periodograms than a constant,
 _OCCAM_SMOOTH = 0.005  # a smooth one nearer still, since it looks like anatomy,
 _OCCAM_UNUSUAL = 0.003  # and a cut of k-space elsewhere than at half the band: scanners double the matrix
 _USUAL_CUT = 0.25  # cycles per pixel
+_SMOOTHEST_CT = "tomographic, 0.1"
 
 
 def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> Noise | None:
@@ -70,10 +75,10 @@ def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> N
     windows = _tissue(grey)
     if len(windows) < _FEWEST_WINDOWS:
         return None
-    power = _quiet_power(windows)
+    power = _power(windows)
     air = _air(grey)
-    fit = _most_likely(power, air)
-    return fit.noise() if _is_noise(fit, air, len(grey)) else None
+    fit = _most_likely(_quiet(power), air)
+    return fit.noise() if _is_noise(fit, air, _unevenness(power, fit), len(grey)) else None
 
 
 # --- what is observed ------------------------------------------------------------------------------------------------
@@ -91,25 +96,34 @@ def _tissue(grey: Tensor) -> Tensor:
 
 
 def _air(grey: Tensor) -> float:
-    """Standard deviation in air, grey levels: the median of windows that are black in the mean; 0 without any."""
-    windows = grey.unfold(1, 16, 8).unfold(2, 16, 8).reshape(-1, 256)
-    windows = windows[windows.mean(1) < 15]
-    return float(windows.std(1).median()) if len(windows) else 0.0
+    """Standard deviation in air, grey levels: the median of windows that are black in the mean; 0 without any air.
+
+    Where no air is in view, dark tissue is as black. Within a slice noise is the same all over, tissue is not.
+    """
+    windows = grey.unfold(1, 16, 8).unfold(2, 16, 8).reshape(len(grey), -1, 256)
+    dark = windows.mean(2) < 15
+    if dark.float().mean() < _LEAST_AIR:
+        return 0.0
+    sd = windows.std(2).masked_fill(~dark, math.nan)
+    evenness = (sd / sd.nanmedian(1, keepdim=True).values)[dark].nan_to_num(0)  # silent slices show no noise
+    return float(sd.nanmedian()) if evenness.quantile(0.25) > _EVEN_AIR else 0.0
 
 
-def _quiet_power(windows: Tensor) -> Tensor:
+def _power(windows: Tensor) -> Tensor:
+    """In each band of each window, (n, bands)."""
+    return _periodograms(windows).flatten(1) @ _bands().members.T
+
+
+def _quiet(power: Tensor) -> Tensor:
     """Power in each band in the quietest windows, as if they were no quieter than others, (bands,)."""
-    return _quietest(windows) / _quietest_white()
-
-
-def _quietest(windows: Tensor) -> Tensor:
-    return (_periodograms(windows).flatten(1) @ _bands().members.T).quantile(_QUIETEST, 0)
+    return power.quantile(_QUIETEST, 0) / _quietest_white()
 
 
 @lru_cache(maxsize=1)
 def _quietest_white() -> Tensor:
     """What the quietest windows of white noise of variance 1 have: less than 1, least in bands of few frequencies."""
-    return _quietest(torch.randn(4000, _WINDOW, _WINDOW, generator=torch.Generator().manual_seed(0)))
+    white = torch.randn(4000, _WINDOW, _WINDOW, generator=torch.Generator().manual_seed(0))
+    return _power(white).quantile(_QUIETEST, 0)
 
 
 def _periodograms(windows: Tensor) -> Tensor:
@@ -252,7 +266,7 @@ def _most_likely(power: Tensor, air: float, iterations: int = 200) -> _Fit:
     """Every family's coefficients by multiplicative updates, which raise the likelihood; the best family."""
     W = _components()
     weight = _bands().count.sqrt()
-    has_air = air > 1.5
+    has_air = air > _SILENT
     weight = torch.cat([weight / weight.sum(), torch.tensor([_AIR_WEIGHT if has_air else 0.0])])
     P = torch.cat([power, torch.tensor([(_AIR_RATIO * air) ** 2])]) + _NEGLIGIBLE
     h = torch.full(W.shape[:2], float(power.mean()) / 20)
@@ -272,21 +286,39 @@ def _handicap(family: str, has_air: bool) -> float:
     """By how much a family must be nearer to the periodograms than a constant."""
     if family == "white":
         return 0.0
-    if family.startswith("smooth"):  # it has the spectrum of anatomy: only air can tell
-        return _OCCAM + _OCCAM_SMOOTH if has_air else math.inf
+    if not has_air and (family.startswith("smooth") or family == _SMOOTHEST_CT):
+        return math.inf  # it has the spectrum of anatomy: only air can tell
+    if family.startswith("smooth"):
+        return _OCCAM + _OCCAM_SMOOTH
     unusual = family.startswith("k-space") and not family.startswith(f"k-space up to {_USUAL_CUT:g}")
     return _OCCAM + _OCCAM_UNUSUAL if unusual else _OCCAM
 
 
-def _is_noise(fit: _Fit, air: float, slices: int) -> bool:
+def _unevenness(power: Tensor, fit: _Fit) -> float:
+    """How much more power at the noise's frequencies half of the windows (n, bands) have than the quietest.
+
+    In units of what chance makes of as many frequencies: noise alone has 5 to 7, whatever its family.
+    """
+    count = _bands().count
+    weight = count * fit.in_bands / (fit.in_bands + fit.anatomy + _NEGLIGIBLE) ** 2
+    quietest, median = (power @ weight).quantile(torch.tensor([_QUIETEST, 0.5]))
+    parts = weight * fit.in_bands
+    frequencies = parts.sum() ** 2 / (parts**2 / count).sum()
+    return float((median / quietest - 1) * frequencies.sqrt())
+
+
+def _is_noise(fit: _Fit, air: float, unevenness: float, slices: int) -> bool:
     """Whether that is more than the texture of a clean picture.
 
     A few slices have too few quiet windows to tell: there air must show more of it, and if air is black, only noise
-    that is finer than any texture counts.
+    that is finer than any texture counts. If air is black, it must also be much the same all over: fine anatomy, as
+    large pixels have it, is not.
     """
     few = slices < _FEW_SLICES
     if fit.sd > _TEXTURE and air > (_AIR_SHARE_OF_FEW if few else _AIR_SHARE) * fit.sd:
         return True
+    if air <= _SILENT and unevenness > _UNEVEN:
+        return False
     share = _bands().count / _bands().count.sum()
     seen = float((fit.in_bands * (fit.in_bands > fit.anatomy) * share).sum().sqrt())
     fine = float((fit.in_bands * (_bands().frequency > 13) * share).sum().sqrt())

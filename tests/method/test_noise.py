@@ -172,6 +172,14 @@ def test_a_doubled_matrix_is_likelier_than_its_neighbours(share, found):
     assert fit.family == f"k-space up to {found}"
 
 
+@pytest.mark.parametrize("family", ["smooth, 0.15", "tomographic, 0.1"])
+def test_without_air_what_looks_like_anatomy_is_anatomy(family):
+    spectrum = 200 * noise_estimate._in_bands(noise_estimate._families()[family])
+    power = spectrum + 3000 * noise_estimate._bands().frequency ** -3
+    assert noise_estimate._most_likely(power, air=7.9).family == family
+    assert noise_estimate._most_likely(power, air=0.0).family != family
+
+
 def test_scale_and_stacking_do_not_matter(head):
     grey = noisy(head, "soft")
     found, rescaled = estimate_noise(images(grey)), estimate_noise(torch.from_numpy(grey), 0.0, 255.0)
@@ -191,6 +199,30 @@ def test_turned_slices_have_turned_noise(head):
     low, high = found.spectrum[: TABLE // 4 - 2].mean(), found.spectrum[TABLE // 4 + 2 : TABLE // 2].mean()
     assert float(low) > 20 * float(high)
     assert torch.allclose(found.seen(transposed=True, mirrored=True).spectrum, turned.spectrum, rtol=0.2, atol=1e-4)
+
+
+def test_dark_tissue_is_not_the_noise_of_air():
+    """A crop without air in view, clean, and dark in parts: as black in the mean as air, but uneven."""
+    random = np.random.default_rng(4)
+    fy, fx = np.fft.fftfreq(128)[:, None], np.fft.fftfreq(128)[None]
+    anatomy = np.fft.ifft2(np.fft.fft2(random.normal(size=(6, 128, 128))) / (0.02 + np.hypot(fy, fx)) ** 2).real
+    anatomy = np.clip(np.rint(60 + 50 * anatomy / anatomy.std((1, 2), keepdims=True)), 0, 250)
+    assert estimate_noise(images(anatomy)) is None
+    found = estimate_noise(images(noisy(anatomy, "white")))
+    assert found is not None
+    assert 127.5 * found.sd == pytest.approx(10, rel=0.1)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_fine_anatomy_on_large_pixels_is_not_noise(head, step):
+    """Every second or third pixel of a clean stack whose texture differs from place to place; then with noise."""
+    rows, columns = np.ogrid[: head.shape[1], : head.shape[2]]
+    contrast = 0.6 + 2.4 * np.sin(rows / 50) ** 2 * np.sin(columns / 50) ** 2
+    clean = np.where(head > 0, np.clip(np.rint(110 + contrast * (head - 110)), 1, 250), 0)[:, ::step]
+    assert estimate_noise(images(clean)) is None
+    found = estimate_noise(images(noisy(clean, "white")))
+    assert found is not None
+    assert 127.5 * found.sd == pytest.approx(10, rel=0.2)
 
 
 def test_too_small_to_tell():
