@@ -34,7 +34,7 @@ from ddfm_monai.fusion.outputs import output_names, write_outputs
 from ddfm_monai.fusion.pairs import Pair, find_pairs, target_in
 from ddfm_monai.fusion.pipeline import FusionResult, fuse_volumes
 from ddfm_monai.priors import Prior, find_prior
-from ddfm_monai.priors.prior import ready
+from ddfm_monai.priors.prior import ready, usable
 from ddfm_monai.priors.weights_file import fill
 from ddfm_monai.progress import Progress, ProgressCallback
 from ddfm_monai.settings import DEFAULT_PRIOR, FusionSettings
@@ -147,11 +147,16 @@ def _end_with_message() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         sys.__excepthook__(kind, error, trace)
-        reason = reason_of(error)
-        if reason is not None:
-            print(f"\n{reason}", file=sys.stderr)
+        print(f"\n{reason_of(error) or _first_cause(error)}", file=sys.stderr)
 
     sys.excepthook = hook
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What was raised first: around it MONAI says only which component could not be made."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def reason_of(error: BaseException) -> DDFMError | None:
@@ -349,10 +354,11 @@ def load_network(
         name: what provenance calls the prior.
 
     Raises:
-        UsageError: if the file is missing, has another hash, or does not fit the network.
+        UsageError: if the file is missing, has another hash, or does not fit the network; or there is no such device.
     """
     digest = fill(network_def, *_packaged(Path(weights), sha256))
-    return ready(network_def, name, digest).to(device)
+    with usable(device):
+        return ready(network_def, name, digest).to(device)
 
 
 def _packaged(weights: Path, sha256: str) -> tuple[Path, str]:

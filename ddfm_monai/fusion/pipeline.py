@@ -17,13 +17,14 @@ from torch import nn
 
 from ddfm_monai import rules
 from ddfm_monai._version import __version__
-from ddfm_monai.errors import InputError, UsageError, is_out_of_memory
+from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.fusion.chains import Chains
 from ddfm_monai.fusion.source_noise import as_cut, carried, describe_noise, noise_of
 from ddfm_monai.method import DDFMInferer
 from ddfm_monai.method.noise import Noise
 from ddfm_monai.priors import Prior, as_prior
 from ddfm_monai.priors.precision import choose_precision
+from ddfm_monai.priors.prior import usable
 from ddfm_monai.progress import Progress, ProgressCallback, silent
 from ddfm_monai.settings import DEFAULT_PRIOR, FusionSettings, takes_settings
 from ddfm_monai.switches import META_TRACKED, SINGLE_PRECISION
@@ -392,17 +393,10 @@ def _make_inferer(chosen: FusionSettings) -> DDFMInferer:
 
 def _place(prior: nn.Module | str | Path, chosen: FusionSettings) -> Prior:
     """The prior on the chosen device and in the chosen arithmetic."""
-    try:
+    with usable(chosen.device):
         device = torch.device(chosen.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         loaded = as_prior(prior)
         return loaded.on(device, choose_precision(chosen.precision, device))
-    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
-        if is_out_of_memory(error):
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"device is {chosen.device!r}, which cannot be used here ({reason}). Use --device cpu."
-        ) from None
 
 
 def _software() -> dict[str, str]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ddfm_monai.errors import UsageError
+from ddfm_monai.errors import UsageError, is_out_of_memory
 from ddfm_monai.method.foreign import on_linear_schedule
 from ddfm_monai.method.schedule import NUM_TRAIN_TIMESTEPS
 
-__all__ = ["Prior", "prior_of", "ready"]
+__all__ = ["Prior", "prior_of", "ready", "usable"]
 
 
 class Prior(nn.Module):
@@ -112,6 +114,24 @@ class _OnSchedule(nn.Module):
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         return self.epsilon(x, timesteps)
+
+
+@contextmanager
+def usable(device: Any) -> Iterator[None]:
+    """Say which device was asked for where torch says that it is not there.
+
+    Raises:
+        UsageError: code ``E_DEVICE``.
+    """
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:  # what torch raises for it
+        if is_out_of_memory(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"device is {str(device)!r}, which cannot be used here ({reason}). Use --device cpu.", "E_DEVICE"
+        ) from None
 
 
 def ready(network: nn.Module, name: str, sha256: str) -> Prior:

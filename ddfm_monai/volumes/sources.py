@@ -81,6 +81,11 @@ class Source:
         if not _SMALLEST <= size.max() <= _LARGEST:
             sides = " x ".join(f"{side:.3g}" for side in size)
             found.append(f"is {sides} mm in size: check the unit of length in its header.")
+        if "two_places" in self.volume.meta:
+            found.append(
+                f"its header gives two places, up to {self.volume.meta['two_places']} mm apart (sform and qform, with "
+                "one code): the sform was taken, as nibabel does; other programs take the qform. Look at the result."
+            )
         if place_is_unknown(self.volume):
             found.append(
                 "its header gives no position in space (or it came without one): that it fits the other volume is "

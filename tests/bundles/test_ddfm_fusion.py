@@ -227,7 +227,8 @@ def test_mistyped_setting_stops_the_command_with_a_clear_last_line(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("setting", "value"), [("steps", "abc"), ("register", "affine"), ("samples", "0")])
+@pytest.mark.parametrize(("setting", "value"), [("steps", "abc"), ("register", "affine"), ("samples", "0"),
+                                                ("device", "cuda")])  # fmt: skip
 def test_an_impossible_override_ends_the_command_with_a_reason(
     setting: str, value: str, settings: dict[str, Any], pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -236,6 +237,14 @@ def test_an_impossible_override_ends_the_command_with_a_reason(
     assert failed.returncode != 0
     last = failed.stderr.strip().splitlines()[-1]
     assert setting in last and value in last
+
+
+def test_a_mistyped_argument_of_a_component_is_named_in_the_last_line(
+    settings: dict[str, Any], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    options = ["--config_file", str(CONFIG), "--reference", str(pair[0]), "--second", str(pair[1])]
+    failed = command(*options, *as_options(settings), "--inferer#stepz", "3", cwd=tmp_path)
+    assert failed.returncode != 0 and "'stepz'" in failed.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("setting", ["infrer#steps", "inferer#no_such"])

@@ -18,7 +18,16 @@ from PIL import Image
 
 from ddfm_monai.errors import InputError, UsageError
 from ddfm_monai.volume import place_is_unknown
-from ddfm_monai.volumes import affine_of, check_volume, is_picture, make_volume, read_volume, stem_of, write_volume
+from ddfm_monai.volumes import (
+    affine_of,
+    check_volume,
+    is_picture,
+    make_volume,
+    read_source,
+    read_volume,
+    stem_of,
+    write_volume,
+)
 
 from .helpers import AFFINES, SAMPLES, affine, noise
 
@@ -485,6 +494,32 @@ def test_units_are_those_of_the_file_as_simpleitk_has_it(tmp_path, unit, factor,
     found = affine_of(read_volume(tmp_path / "a.nii.gz"))
     np.testing.assert_allclose(found, MATRIX, atol=1e-4)
     np.testing.assert_allclose(found, itk_affine(tmp_path / "a.nii.gz"), atol=1e-4)
+
+
+@pytest.mark.parametrize(("codes", "shift", "warned"), [((1, 1), 20, True), ((1, 1), 0.2, False), ((2, 1), 20, False)])
+def test_a_header_that_gives_two_places_is_told(tmp_path, codes, shift, warned):
+    moved = MATRIX.copy()
+    moved[0, 3] += shift
+    image = nib.Nifti1Image(RAMP, None)
+    image.set_sform(MATRIX, codes[0])
+    image.set_qform(moved, codes[1])
+    nib.save(image, tmp_path / "t1.nii.gz")
+    source = read_source(tmp_path / "t1.nii.gz", "reference")
+    np.testing.assert_allclose(affine_of(source.volume), MATRIX, atol=1e-4)
+    assert any("two places, up to 20 mm apart" in warning for warning in source.warnings) is warned
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("m", 1e-3), ("um", 1e3), ("parsec", 1)])
+def test_the_units_of_an_nrrd_file(tmp_path, unit, factor):
+    lps = LPS @ MATRIX * factor
+    vectors = " ".join(f"({','.join(f'{x:.9g}' for x in lps[:3, axis])})" for axis in range(3))
+    origin = f"({','.join(f'{x:.9g}' for x in lps[:3, 3])})"
+    fields = ["type: float", "dimension: 3", "sizes: 3 4 5", "endian: little", "encoding: raw",
+              "space: left-posterior-superior", f"space directions: {vectors}", f"space origin: {origin}",
+              f'space units: "{unit}" "{unit}" "{unit}"']  # fmt: skip
+    head = "\n".join(["NRRD0005", *fields, "", ""]).encode()
+    (tmp_path / "b.nrrd").write_bytes(head + RAMP.astype("<f4").tobytes(order="F"))
+    np.testing.assert_allclose(affine_of(read_volume(tmp_path / "b.nrrd")), MATRIX, atol=1e-5)
 
 
 def test_codes_of_zero_stay_and_the_grid_stays_with_them(tmp_path):

@@ -29,6 +29,12 @@ _HARDLY_ANY = 100_000  # bytes
 _METAIO = re.compile(rb"Meta(Image|Object): |   ideal = |\w+ required and not defined|Uncompress failed")
 _CHECKSUM = b"Uncompress failed"  # MetaIO writes it, and hands over what it has
 
+_MILLIMETRES = {
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1000.0),
+    **dict.fromkeys(("cm", "centimeter", "centimeters"), 10.0),
+    **dict.fromkeys(("um", "\xb5m", "micron", "microns", "micrometer", "micrometers"), 0.001),
+}
+
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 
 
@@ -65,7 +71,19 @@ def read(path: Path) -> Contents:
             "Save one component as a volume of its own.",
             "E_VOXEL_TYPE",
         )
-    return array, _affine_from_itk(image), _meta(path, image)
+    affine = _affine_from_itk(image)
+    if path.suffix.lower() in (".nrrd", ".nhdr"):
+        affine = np.diag([*_millimetres(path), 1.0]) @ affine
+    return array, affine, _meta(path, image)
+
+
+def _millimetres(path: Path) -> list[float]:
+    """Millimetres in the units of an NRRD file's space, which ITK does not ask for; 1 where none are given."""
+    with path.open("rb") as file:
+        head = re.split(rb"\r?\n\r?\n", file.read(8192))[0].decode("latin-1")
+    given = re.search(r"(?mi)^space units:(.*)$", head)
+    names = re.findall(r'"([^"]*)"', given[1]) if given else []
+    return [_MILLIMETRES.get(name.strip().lower(), 1.0) for name in names] if len(names) == 3 else [1.0] * 3
 
 
 @contextmanager

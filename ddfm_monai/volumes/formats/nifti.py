@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from ddfm_monai.errors import InputError
-from ddfm_monai.space import is_sheared, spacing_of
+from ddfm_monai.space import apply, corners, is_sheared, spacing_of
 from ddfm_monai.volume import affine_of, bad_spacing
 from ddfm_monai.volumes.formats.common import Contents, check_opaque, spatial_shape, to_byte, unreadable
 
@@ -44,7 +44,7 @@ def read(path: Path) -> Contents:
             header = _header(path, file)
             shape = spatial_shape(path, tuple(int(n) for n in header.get_data_shape()))
             kind = _kind(path, header.get_data_dtype())
-            affine = _affine(path, header)
+            affine = _affine(header)
             stored = ArrayProxy(file, header, mmap=False)
             if kind == "grey":
                 array = np.asarray(stored, dtype=np.float32).reshape(shape, order="F")[None]
@@ -53,6 +53,8 @@ def read(path: Path) -> Contents:
     except _UNREADABLE as error:
         raise unreadable(path, "NIfTI", error) from error
     meta = {"xform_code": int(header["sform_code"]) or int(header["qform_code"]), "bitpix": int(header["bitpix"])}
+    apart = _two_places(header, shape, affine)
+    meta |= {"two_places": apart} if apart else {}
     return array, affine, {**meta, "descrip": bytes(header["descrip"]).rstrip(b"\0").decode("latin-1")}
 
 
@@ -109,13 +111,34 @@ def _header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
     return header
 
 
-def _affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
+def _affine(header: nib.Nifti1Header) -> np.ndarray:
     """Voxel index to RAS mm: the sform, else the qform, else the voxel sizes alone; in mm whatever the file's unit."""
     affine = header.get_best_affine()
     if int(header["sform_code"]) > 0 and not np.asarray(affine)[:3, :3].any() and int(header["qform_code"]) > 0:
         affine = header.get_qform()
+    return _in_mm(header, affine)
+
+
+def _in_mm(header: nib.Nifti1Header, affine: np.ndarray) -> np.ndarray:
     millimetres = _MILLIMETRES.get(int(header["xyzt_units"]) & 0x07, 1.0)
     return np.diag([millimetres] * 3 + [1.0]) @ np.asarray(affine, dtype=np.float64)
+
+
+def _two_places(header: nib.Nifti1Header, shape: tuple[int, int, int], affine: np.ndarray) -> int:
+    """How many mm sform and qform lie apart where both are said to be of one space; 0 where they do not contradict.
+
+    With different codes they are of two spaces (what a program aligned, and where the scanner had it). To half a voxel
+    both are one.
+    """
+    if int(header["sform_code"]) != int(header["qform_code"]) or int(header["sform_code"]) == 0:
+        return 0
+    try:
+        other = _in_mm(header, header.get_qform())
+    except (HeaderDataError, ValueError):
+        return 0  # no rotation at all: the sform is alone
+    ends = corners(shape)
+    apart = float(np.linalg.norm(apply(affine, ends) - apply(other, ends), axis=1).max())
+    return max(1, round(apart)) if apart > 0.5 * float(spacing_of(affine).min()) else 0
 
 
 def _kind(path: Path, dtype: np.dtype) -> str:
