@@ -140,7 +140,7 @@ def test_the_picture_of_noise_can_be_drawn_again(
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import noise_picture as made
 
-    coarse = partial(ddfm_monai.phantom.write_phantom, resolution=2.5)
+    coarse = partial(ddfm_monai.phantom.write_phantom, resolution=2.0)
     monkeypatch.setattr(
         made, "write_phantom", lambda folder, **kinds: coarse(folder, **{**kinds, "ct_resolution": 1.2})
     )

@@ -10,8 +10,8 @@ be dark there: no halos. Each part of each source is seen through a Laplace term
 * detail: ``v |Df - D'a - κ_b Xb| + (1 - v) |Df - D'b - κ_a Xa|``, v large where a has more detail energy. Xb is what b
   shows at the scale of lesions (D without single-pixel details): where a leads, it is taken to show the fused details
   less the share κ_b that b adds to them, and the other way round. Without that share (κ = 0) a lesion is lost wherever
-  the other source leads. Where a and b show opposite signs, the sum would show neither: then only what is clearly
-  stronger is added. D' is D with single-pixel details raised by ``gain``.
+  the other source leads. Where a and b both show strong details of opposite signs, the sum would show neither: then
+  only what is clearly stronger is added. D' is D with single-pixel details raised by ``gain``.
 
 As in the paper each Laplace is a Gaussian whose variance has an exponential prior; neighbouring pixels share the
 variance, so that a choice between the sources does not alternate from pixel to pixel. The E-step's expectation of its
@@ -97,6 +97,7 @@ class TwoScaleEM:
         lesion_sigma: details finer than this (sd) are not added from the source that does not lead.
         reference_share: κ_a, share of the reference's details that is added where the second source leads.
         second_share: κ_b, share of the second source's details that is added where the reference leads.
+        opposition: details of opposite signs that are both larger than this do not cancel each other.
         gain: how much single-pixel details are raised.
         variance_sigma: sd of the window over which pixels share the variance of a Laplace term.
         softness: residuals below this do not sharpen the E-step's choice.
@@ -118,8 +119,9 @@ class TwoScaleEM:
     brightness_power: float = 0.6
     brightness_sigma: float = 1.3
     lesion_sigma: float = 2.0
-    reference_share: float = 0.4
+    reference_share: float = 0.7
     second_share: float = 1.0
+    opposition: float = 0.3
     gain: float = 0.25
     variance_sigma: float = 1.5
     softness: float = 0.2
@@ -153,8 +155,8 @@ class TwoScaleEM:
             base=base,
             base_weight=w,
             detail=(
-                sharp[0] + self.second_share * _beside(shared[0], shared[1]),
-                sharp[1] + self.reference_share * _beside(shared[1], shared[0]),
+                sharp[0] + self.second_share * _beside(shared[0], shared[1], self.opposition),
+                sharp[1] + self.reference_share * _beside(shared[1], shared[0], self.opposition),
             ),
             detail_weight=v,
             low=low,
@@ -246,13 +248,18 @@ def _mean(parts: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
     return weight * parts[0] + (1 - weight) * parts[1]
 
 
-def _beside(lead: Tensor, other: Tensor) -> Tensor:
-    """What the other source adds to the one that leads: all, or, with the opposite sign, only what is clearly stronger.
+def _beside(lead: Tensor, other: Tensor, opposition: float) -> Tensor:
+    """What the other source adds to the one that leads: all; of strong details of opposite signs only the stronger.
 
-    Of x and y with opposite signs ``y y⁴ / (4 x⁴ + y⁴)``: a fifth of a y that would cancel x.
+    Of x and y with opposite signs ``y y⁴ / (16 x⁴ + y⁴)``: a seventeenth of a y that would cancel x. That holds as far
+    as both are strong, ``m² / (m² + opposition²)`` with m the weaker one: a rule that bent as much for faint details
+    would let noise decide whether a faint lesion is shown.
     """
-    x, y = lead.square().square(), other.square().square()
-    return torch.where(lead * other < 0, other * y / (4 * x + y + 1e-12), other)
+    x, y = lead.square(), other.square()
+    weaker = torch.minimum(x, y)
+    strong = weaker / (weaker + opposition**2)
+    stronger_only = other * y**2 / (16 * x**2 + y**2 + 1e-12)
+    return torch.where(lead * other < 0, torch.lerp(other, stronger_only, strong), other)
 
 
 def _fair(r: Tensor, s: float) -> Tensor:

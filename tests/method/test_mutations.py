@@ -67,7 +67,7 @@ MUTATIONS: dict[str, Patch] = {
         "rectify",
         lambda self, f, state: (setattr(state, "f_base", self._base(f)), _rectify(self, f, state))[1],
     ),
-    "opposite signs cancel": instead(two_scale, "_beside", lambda lead, other: other),
+    "opposite signs cancel": instead(two_scale, "_beside", lambda lead, other, opposition: other),
     "the default does not denoise": instead(
         TwoScaleEM, "prepare", lambda self, a, b, denoise=None, seen=None: _prepare(self, a, b, None, seen)
     ),
@@ -99,8 +99,9 @@ MUTATIONS: dict[str, Patch] = {
         "brightness_power": 0.5,
         "brightness_sigma": 1.2,
         "lesion_sigma": 1.8,
-        "reference_share": 0.35,
+        "reference_share": 0.6,
         "second_share": 0.9,
+        "opposition": 0.25,
         "gain": 0.2,
         "variance_sigma": 1.3,
         "softness": 0.15,
