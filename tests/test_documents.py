@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -149,6 +150,27 @@ def test_the_picture_of_noise_can_be_drawn_again(
     picture = np.asarray(Image.open(tmp_path / "noise.png"), dtype=float)[24:]
     *_, left, default = np.split(picture, len(made.TITLES), axis=1)
     assert np.abs(left - default)[picture[:, : left.shape[1]] > 0].mean() > 1
+
+
+def test_the_picture_of_the_check_can_be_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/images/check.png: each wrong fusion has more of the flags that it was made for."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import check_picture as made
+
+    made.main(tmp_path / "check.png")
+    said = {line.split(" {")[0]: "{" + line.split(" {")[1] for line in capsys.readouterr().out.splitlines()}
+    shares = {
+        name: {kind: float(share.split()[0]) for kind, share in ast.literal_eval(text).items()}
+        for name, text in said.items()
+    }
+    right = shares["as fused"]
+    assert right["flagged"] < 2
+    assert shares["lesion pasted in"]["invented"] > right["invented"] + 0.1
+    assert shares["oedema removed"]["missing"] > right["missing"] + 0.05
+    assert shares["region smoothed"]["detail"] > right["detail"] + 1
+    assert Image.open(tmp_path / "check.png").size == Image.open(ROOT / "docs/images/check.png").size
 
 
 @pytest.fixture(scope="session")
