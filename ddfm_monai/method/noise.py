@@ -35,7 +35,7 @@ __all__ = ["Denoiser", "Noise", "Observed", "denoise", "expected_clean", "noise_
 
 TABLE = 64  # spectra are tables of so many frequencies along rows and columns
 
-_DATA_WEIGHT = 0.25  # λ: less smooths textures away, more lets smooth noise through (docs/likelihood.md)
+_DATA_WEIGHT = 0.25  # λ: less smooths textures away, more lets smooth noise through (docs/noise.md)
 _LAST_LEVEL = 0.02  # σ_K: noise of 2.5 of 255 grey levels is not worth an evaluation
 _MOST_EVALUATIONS = 5
 _PADDING = 16  # pixels by which a crop is continued, so that its opposite edges do not meet

@@ -12,7 +12,7 @@ periodograms, ``-Σ P / M - log(P / M)`` for a model M (Itakura-Saito divergence
 without any anatomy.
 
 Clean pictures have texture, and texture looks like noise. What is found counts as noise only if air shows it as well,
-or if it is more than the texture of clean pictures ever was (docs/likelihood.md has the figures).
+or if it is more than the texture of clean pictures ever was (docs/noise.md has the figures).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FEWEST_WINDOWS, _FEW_SLICES = 12, 4
 _DARKEST_TISSUE = 0.2  # of the brightest: what is darker may be the noise of a magnitude image in air
 _NEGLIGIBLE = 4.0  # grey levels²: power per frequency that nobody sees, and rounding
 
-# Grey levels of 255. Clean brain slices of all modalities reach 4, 7.3 and 3.0 (docs/likelihood.md).
+# Grey levels of 255. Clean volumes with silent air reach 7.3 and 3.0 (docs/noise.md).
 _TEXTURE = 4.5  # noise that air shows as well: more than this in all
 _TEXTURE_SEEN = 8.0  # noise that air does not show: more than this where it outweighs anatomy,
 _TEXTURE_FINE = 3.5  # or more than this at frequencies above 0.42 cycles per pixel
