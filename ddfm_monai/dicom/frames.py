@@ -17,7 +17,15 @@ from ddfm_monai.dicom.geometry import Vector3
 from ddfm_monai.dicom.sop_classes import MODALITY_OF_CLASS, NUCLEAR
 from ddfm_monai.dicom.values import HeaderError, items, lenient, number, numbers, text, texts, whole
 
-__all__ = ["FRAME_TYPE_MACROS", "NM_VECTORS", "FrameHeader", "frame_group", "frames_of", "rescale_of"]
+__all__ = [
+    "FRAME_TYPE_MACROS",
+    "NM_VECTORS",
+    "FrameHeader",
+    "frame_group",
+    "frames_of",
+    "rescale_of",
+    "transformation_of",
+]
 
 # These make a different image of the same place.
 CONTRAST = ("EchoTime", "DiffusionBValue", "InversionTime", "KVP", "ConvolutionKernel")
@@ -119,14 +127,19 @@ def rescale_of(ds: Dataset, frame: int) -> tuple[float | None, float | None]:
     Raises:
         HeaderError: one of them is no number, or the slope is 0.
     """
-    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
-    holder = frame_group(ds, frame, "PixelValueTransformationSequence") if enhanced else ds
+    holder = transformation_of(ds, frame)
     if "RescaleSlope" not in holder:
         holder = ds
     slope = number(holder, "RescaleSlope")
     if slope == 0:
         raise HeaderError("RescaleSlope is 0")
     return slope, number(holder, "RescaleIntercept")
+
+
+def transformation_of(ds: Dataset, frame: int) -> Dataset:
+    """What says how stored values of one frame become values: its functional group, or the header of a single slice."""
+    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
+    return frame_group(ds, frame, "PixelValueTransformationSequence") if enhanced else ds
 
 
 def frame_group(ds: Dataset, frame: int, macro: str) -> Dataset:

@@ -24,7 +24,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from ddfm_monai.dicom.attributes import plain_date
 from ddfm_monai.dicom.codes import FUSION, OWN_MODEL_NAME, OWN_SCHEME
 from ddfm_monai.dicom.errors import DicomError, Problem
-from ddfm_monai.dicom.frames import FrameHeader, frame_group, frames_of
+from ddfm_monai.dicom.frames import FrameHeader, frames_of, transformation_of
 from ddfm_monai.dicom.sop_classes import MODALITY_OF_CLASS, MR, NUCLEAR, PET
 from ddfm_monai.dicom.subseries import Patient, SeriesHeader
 from ddfm_monai.dicom.values import HeaderError, items, lenient, number, required, text, texts, whole
@@ -392,7 +392,7 @@ def _other_quantity(ds: Dataset) -> str:
     """Words for a map or a transmission image that has the modality of what it was computed or corrected with."""
     modality = MODALITY_OF_CLASS.get(text(ds, "SOPClassUID"))
     if modality == "CT":
-        found = text(ds, "RescaleType") or text(_first_transformation(ds), "RescaleType")
+        found = text(ds, "RescaleType") or text(transformation_of(ds, 0), "RescaleType")
         return f"Rescale Type is {found}" if found.upper() in NO_ATTENUATION else ""
     if modality == "PT" and text(ds, "Units").upper() == "1CM":
         return "Units is 1CM (an attenuation map)"
@@ -401,11 +401,6 @@ def _other_quantity(ds: Dataset) -> str:
     if modality == "NM" and "TRANSMISSION" in texts(ds, "ImageType"):
         return "Image Type says TRANSMISSION"
     return ""
-
-
-def _first_transformation(ds: Dataset) -> Dataset:
-    enhanced = bool(items(ds, "PerFrameFunctionalGroupsSequence"))
-    return frame_group(ds, 0, "PixelValueTransformationSequence") if enhanced else Dataset()
 
 
 def _t1_weighted(ds: Dataset) -> bool:

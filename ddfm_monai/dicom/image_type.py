@@ -24,9 +24,17 @@ DIXON = {"IN_PHASE", "OUT_PHASE", "OPP_PHASE", "IP", "OP", "WATER", "FAT", "W", 
 def kind_of_image(image_type: tuple[str, ...]) -> str:
     """What of Image Type says that an image is another one, not another slice."""
     telling = _words(image_type) & (PROJECTION_WORDS | RESLICED_OR_FLAVOUR_WORDS | MAP_WORDS | DIXON)
-    component = image_type[2:3] if image_type[2:3] in (("P",), ("R",), ("I",)) else ()
-    localizer = ("LOCALIZER",) if any("LOCALIZER" in value for value in image_type) else ()
-    return "/".join((*sorted(telling), *component, *localizer))
+    localizer = ("LOCALIZER",) if _is_localizer(image_type) else ()
+    return "/".join((*sorted(telling), *_component(image_type), *localizer))
+
+
+def _is_localizer(image_type: tuple[str, ...]) -> bool:
+    return any("LOCALIZER" in value for value in image_type)
+
+
+def _component(image_type: tuple[str, ...]) -> tuple[str, ...]:
+    """The part of a complex image that it shows: phase, real or imaginary; empty for any other image."""
+    return image_type[2:3] if image_type[2:3] in (("P",), ("R",), ("I",)) else ()
 
 
 def _words(image_type: tuple[str, ...]) -> set[str]:
@@ -44,12 +52,12 @@ def exclusion_by_type(image_type: tuple[str, ...], modality: str) -> Problem | N
     """Why an image of that Image Type (upper case) and Modality is no automatic candidate, or None."""
     words = _words(image_type)
     found = "Image Type is " + "\\".join(image_type)
-    if any("LOCALIZER" in value for value in image_type):
+    if _is_localizer(image_type):
         return Problem("S_LOCALIZER", found)
     if words & (PROJECTION_WORDS | MAP_WORDS):
         return Problem("S_DERIVED", found)
     if words & RESLICED_OR_FLAVOUR_WORDS and image_type[0] != "ORIGINAL":
         return Problem("S_DERIVED", found)
-    if modality == "MR" and image_type[2:3] in (("P",), ("R",), ("I",)):  # phase, real, imaginary
+    if modality == "MR" and _component(image_type):
         return Problem("S_DERIVED", found)
     return None

@@ -267,14 +267,10 @@ def _check_complete(ds: FileDataset, image: ImageHeader) -> None:
 
 def _rescaled(ds: Dataset, frame: int, stored: NDArray) -> NDArray[np.float32]:
     """Values of one frame by its own Rescale Slope and Intercept."""
-    slope, intercept = _rescale(ds, frame)
-    with np.errstate(over="ignore"):  # what overflows is refused as not finite
-        return (_stored_bits(stored, ds).astype(np.float64) * slope + intercept).astype(np.float32)
-
-
-def _rescale(ds: Dataset, frame: int) -> tuple[float, float]:
     slope, intercept = rescale_of(ds, frame)
-    return 1.0 if slope is None else slope, intercept or 0.0
+    values = _stored_bits(stored, ds).astype(np.float64)
+    with np.errstate(over="ignore"):  # what overflows is refused as not finite
+        return (values * (1.0 if slope is None else slope) + (intercept or 0.0)).astype(np.float32)
 
 
 def _padding(ds: Dataset, stored: NDArray) -> NDArray[np.bool_]:
