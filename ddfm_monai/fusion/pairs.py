@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from ddfm_monai.errors import UsageError
-from ddfm_monai.volumes import PICTURE_SUFFIXES, READABLE_SUFFIXES, stem_of, suffix_of
+from ddfm_monai.volumes import PICTURE_SUFFIXES, by_stem, is_volume_file, stem_of, suffix_of
 from ddfm_monai.volumes.kind import kinds_in_name, spoken
 
 __all__ = ["LeftOut", "Pair", "check_folder", "find_pairs", "holds_cases", "pairs_of_cases", "target_in", "volumes_in"]
@@ -116,7 +116,7 @@ def pairs_of_cases(
     """
     everything = list(volumes_in(folder).values()) or _files_below(folder)
     drawn = tuple(path for path in everything if _DRAWN.search(stem_of(path)))
-    files = [path for path in everything if path not in drawn]
+    files = [path for path in everything if not _DRAWN.search(stem_of(path))]
     kinds = {path: _kind(path) for path in files}
     cases: dict[str, list[Path]] = {}
     for path in files:
@@ -226,7 +226,7 @@ def _volumes_below(folder: Path) -> Iterator[Path]:
     """The same as they are met: a search for one may stop there."""
     for inner in _inner(folder):
         if inner.name not in _NOT_CASES:
-            found = (file for file in islice(inner.rglob("*"), _LOOKED_AT) if _is_volume(file))
+            found = (file for file in islice(inner.rglob("*"), _LOOKED_AT) if is_volume_file(file))
             yield from (file for file in found if suffix_of(file) not in PICTURE_SUFFIXES)
 
 
@@ -257,11 +257,6 @@ def _is_note(path: Path) -> bool:
     return path.name.startswith(".") or path.stem in _NOTES or path.suffix.lower() in (".json", ".tsv", ".csv", ".md")
 
 
-def _is_volume(path: Path) -> bool:
-    """A file with a volume's ending; macOS's ``._`` files beside them are none."""
-    return suffix_of(path) in READABLE_SUFFIXES and not path.name.startswith("._") and path.is_file()
-
-
 def volumes_in(folder: Path) -> dict[str, Path]:
     """Stem to path of the volumes and pictures directly inside a folder, sorted by name.
 
@@ -270,17 +265,9 @@ def volumes_in(folder: Path) -> dict[str, Path]:
     Raises:
         UsageError: two of them differ in their endings only.
     """
-    files = sorted(path for path in folder.iterdir() if _is_volume(path))
+    files = sorted(path for path in folder.iterdir() if is_volume_file(path))
     volumes = {stem_of(path) for path in files if suffix_of(path) not in PICTURE_SUFFIXES}
-    found: dict[str, Path] = {}
-    for path in files:
-        stem = stem_of(path)
-        if stem in volumes and suffix_of(path) in PICTURE_SUFFIXES:
-            continue
-        if stem in found:
-            raise UsageError(f"{path}: {found[stem].name} has the same name but for its ending. Keep one of them.")
-        found[stem] = path
-    return found
+    return by_stem(path for path in files if suffix_of(path) not in PICTURE_SUFFIXES or stem_of(path) not in volumes)
 
 
 def target_in(folder: Path, pair: Pair, postfix: str = "") -> Path:

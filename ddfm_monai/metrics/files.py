@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -30,7 +30,9 @@ from ddfm_monai.volumes import (
     READABLE_SUFFIXES,
     SlicePlan,
     affine_of,
+    by_stem,
     colour_source,
+    is_volume_file,
     make_volume,
     plan_pair,
     read_source,
@@ -135,23 +137,10 @@ def _is_collection(path: Path) -> bool:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     """File name without suffix to file; a volume wins over a picture of the same name."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and suffix_of(path) in READABLE_SUFFIXES]
-    files = [path for path in files if not path.name.startswith("._")]  # macOS's
-    volumes = _unambiguous(path for path in files if suffix_of(path) not in PICTURE_SUFFIXES)
-    pictures = _unambiguous(path for path in files if suffix_of(path) in PICTURE_SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if is_volume_file(path))
+    volumes = by_stem(path for path in files if suffix_of(path) not in PICTURE_SUFFIXES)
+    pictures = by_stem(path for path in files if suffix_of(path) in PICTURE_SUFFIXES)
     return {**pictures, **volumes}
-
-
-def _unambiguous(files: Iterable[Path]) -> dict[str, Path]:
-    """Stem to file; UsageError where two have the same."""
-    found: dict[str, Path] = {}
-    for path in files:
-        other = found.setdefault(stem_of(path), path)
-        if other != path:
-            raise UsageError(
-                f"{path}: {other.name} has the same name but for its ending. Keep one of them.", "E_SAME_NAME"
-            )
-    return found
 
 
 class Triple(NamedTuple):

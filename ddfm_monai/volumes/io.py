@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,8 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "READABLE_SUFFIXES",
     "WRITABLE_SUFFIXES",
+    "by_stem",
+    "is_volume_file",
     "read_volume",
     "stem_of",
     "suffix_of",
@@ -57,6 +60,25 @@ def stem_of(path: str | Path) -> str:
     """The name of a file without :func:`suffix_of`; the whole name of a folder."""
     path = Path(path)
     return path.name if path.is_dir() else path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def is_volume_file(path: Path) -> bool:
+    """Whether it is a file with a volume's or a picture's ending; macOS's ``._`` files beside them are none."""
+    return suffix_of(path) in READABLE_SUFFIXES and not path.name.startswith("._") and path.is_file()
+
+
+def by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """:func:`stem_of` to file.
+
+    Raises:
+        UsageError: two of them differ in their endings only.
+    """
+    found: dict[str, Path] = {}
+    for path in files:
+        other = found.setdefault(stem_of(path), path)
+        if other != path:
+            raise UsageError(f"{path}: {other.name} has the same name but for its ending. Keep one of them.")
+    return found
 
 
 def read_volume(path: str | Path, second: bool = False) -> MetaTensor:
