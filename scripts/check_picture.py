@@ -21,11 +21,11 @@ from scipy import ndimage
 from ddfm_monai import fuse_volumes
 from ddfm_monai.metrics import FLAGS, check_fusion
 from ddfm_monai.phantom import LESIONS, Lesion, write_phantom
+from ddfm_monai.volumes.colour import FLAG_COLOURS
 
 OEDEMA = LESIONS[0]
 PASTED = Lesion("pasted", (-17.0, -44.0, 25.0), 4.0, "neither")
 SMOOTHED = Lesion("smoothed", (30.0, 38.0, 25.0), 14.0, "both")
-COLOURS = {"invented": (255, 60, 60), "missing": (255, 190, 0), "detail": (80, 170, 255)}  # as in reports
 LEVEL = 25.0  # mm, the plane that goes through both lesions
 GAP, TITLE = 10, 20
 
@@ -38,11 +38,12 @@ def main(target: Path) -> None:
         grid = whole.slicer[:, :, k : k + 1]
         nib.save(grid, Path(folder) / "plane.nii.gz")
         result = fuse_volumes(Path(folder) / "plane.nii.gz", paths.ct)
-    a, b, fused = (grey(volume.numpy()[0]) for volume in (result.reference01, result.second01, result.fused))
-    pictures = {"as fused": fused, **made_wrong(fused, grid)}
+    a, b = (grey(volume.numpy()[0]) for volume in (result.reference01, result.second01))
+    fused = result.fused.numpy()[0]
     unflagged = np.zeros_like(a)
     tiles = [("MRI", coloured(a, unflagged)), ("CT", coloured(b, unflagged))]
-    for name, picture in pictures.items():
+    for name, values in {"as fused": fused, **made_wrong(fused, grid)}.items():
+        picture = grey(values)
         check = check_fusion(picture, a, b)
         print(name, {kind: f"{100 * share:.2f} %" for kind, share in check.shares.items()})
         tiles.append((name, coloured(picture, check.flags)))
@@ -50,15 +51,15 @@ def main(target: Path) -> None:
 
 
 def made_wrong(fused: np.ndarray, grid: nib.Nifti1Image) -> dict[str, np.ndarray]:
-    """A lesion that no source has; one of a source left out; texture lost."""
+    """A lesion that no source has; one of a source left out; texture lost. All in [0, 1], as ``fused``."""
     pasted, oedema, smoothed = (distances(grid, lesion) for lesion in (PASTED, OEDEMA, SMOOTHED))
     around = fused[(oedema > OEDEMA.radius + 2) & (oedema < OEDEMA.radius + 5)].mean()
     inside, region = np.clip(OEDEMA.radius + 1 - oedema, 0, 1), np.clip(SMOOTHED.radius + 1 - smoothed, 0, 1)
-    smooth = ndimage.gaussian_filter(fused.astype(float), (2.5, 2.5, 0))
+    smooth = ndimage.gaussian_filter(fused, (2.5, 2.5, 0))
     return {
-        "lesion pasted in": grey((fused + 50 * np.exp(-(pasted**2) / (2 * PASTED.radius**2))) / 255),
-        "oedema removed": grey(((1 - inside) * fused + inside * around) / 255),
-        "region smoothed": grey(((1 - region) * fused + region * smooth) / 255),
+        "lesion pasted in": fused + 50 / 255 * np.exp(-(pasted**2) / (2 * PASTED.radius**2)),
+        "oedema removed": (1 - inside) * fused + inside * around,
+        "region smoothed": (1 - region) * fused + region * smooth,
     }
 
 
@@ -71,7 +72,7 @@ def coloured(picture: np.ndarray, flags: np.ndarray) -> Image.Image:
     rgb = np.repeat(picture, 3, axis=-1).astype(float)
     for name, value in FLAGS.items():
         there = flags[..., 0] == value
-        rgb[there] = 0.4 * rgb[there] + 0.6 * np.array(COLOURS[name])
+        rgb[there] = 0.4 * rgb[there] + 0.6 * np.array(FLAG_COLOURS[name])
     return Image.fromarray(np.rot90(rgb)[:, ::-1].round().astype(np.uint8))
 
 

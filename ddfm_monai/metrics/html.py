@@ -16,6 +16,7 @@ from ddfm_monai.metrics.glossary import FLAG_MEANINGS, GLOSSARY, WARNING
 from ddfm_monai.metrics.lesions import LESION_KINDS, SHARED_KINDS
 from ddfm_monai.metrics.tables import check_sentence
 from ddfm_monai.pages import page, picture
+from ddfm_monai.volumes.colour import FLAG_COLOURS
 
 __all__ = ["html_report"]
 
@@ -25,10 +26,9 @@ _STYLE = """
 .slice h3 { grid-column: 1 / -1; margin: .6em 0 0; font-size: 1em }
 figure { margin: 0; position: relative } figure img { width: 100%; display: block; background: #000 }
 figure svg { position: absolute; left: 0; top: 0; width: 100%; opacity: .6 } figure:hover svg { opacity: 0 }
-.invented { fill: #ff3c3c } .missing { fill: #ffbe00 } .detail { fill: #50aaff }
 figcaption { text-align: center; color: var(--faint) }
 @media (max-width: 800px) { .slice { grid-template-columns: repeat(2, 1fr) } }
-"""
+""" + "".join(f".{name} {{ fill: rgb{colour} }}\n" for name, colour in FLAG_COLOURS.items())
 
 _FEW = ("SSIM_range2", "VIF", "Qabf")  # said beside each slice
 _ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}

@@ -19,13 +19,12 @@ from ddfm_monai._version import __version__
 from ddfm_monai.viewer.layers import Layer, fused_layer, map_layer, page_shape, reduced, source_layer
 from ddfm_monai.volume import is_picture, spacing_of
 from ddfm_monai.volumes import Source
-from ddfm_monai.volumes.colour import colour_table
+from ddfm_monai.volumes.colour import FLAG_COLOURS, colour_table
 from ddfm_monai.volumes.grids import nearest_ras
 from ddfm_monai.volumes.kind import titles_of
 
 __all__ = ["part_of", "viewer_page"]
 
-_CHECK_COLOURS = {"invented": (255, 60, 60), "missing": (255, 190, 0), "detail": (80, 170, 255)}
 _SCRIPTS = ("niivue", "viewer")
 
 
@@ -75,7 +74,7 @@ def viewer_page(
         "picture": is_picture(fused),
         "point": None if point is None else [float(x) for x in point],
         "colourMaps": {kind: colour_table(kind).tolist() for kind in ("pet", "spect")},
-        "check": {name: list(colour) for name, colour in _CHECK_COLOURS.items()},
+        "check": {name: list(colour) for name, colour in FLAG_COLOURS.items()},
     }
     return _document(
         title=f"{titles['reference']} and {titles['second']}, fused",

@@ -12,7 +12,10 @@ from monai.data.meta_tensor import MetaTensor
 
 from ddfm_monai.errors import UsageError
 
-__all__ = ["colour_map", "colour_table", "to_luma", "with_luma"]
+__all__ = ["FLAG_COLOURS", "colour_map", "colour_table", "to_luma", "with_luma"]
+
+FLAG_COLOURS = {"invented": (255, 60, 60), "missing": (255, 190, 0), "detail": (80, 170, 255)}
+"""RGB of each flag of a check, wherever it is drawn over a picture."""
 
 _WEIGHTS = (0.299, 0.587, 0.114)
 
