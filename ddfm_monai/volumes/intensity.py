@@ -289,7 +289,7 @@ def _symmetric_noise(values: np.ndarray, air: Air | None, high: float) -> Air | 
 def _cannot_be_hu(volume: MetaTensor, sample: np.ndarray) -> bool:
     """Whether a CT without the peaks of air and soft tissue is a picture of one rather than HU with an offset."""
     in_small_numbers = bool(sample.min() > _AIR_HU and sample.max() <= _BONE_HU)
-    return in_small_numbers or is_picture(volume) or _fills_a_byte(volume) or bool(sample.max() > _LARGEST_STORED)
+    return in_small_numbers or is_picture(volume) or bool(sample.max() > _LARGEST_STORED)
 
 
 def _fills_a_byte(volume: MetaTensor) -> bool:
@@ -308,10 +308,11 @@ def _ct_scaling(volume: MetaTensor, sample: np.ndarray, limits: tuple[float, flo
             return scaling
         other = f"{'+' if found.other > 0 else '-'} {abs(found.other):g}"
         return replace(scaling, doubts=(f"{found.describe()}; HU {other} fits as well. Store it in HU to be sure.",))
-    if _cannot_be_hu(volume, sample):
+    fills_a_byte = _fills_a_byte(volume)
+    if fills_a_byte or _cannot_be_hu(volume, sample):
         if limits is not None:
             raise _not_in_hu(volume, f"values from {sample.min():g} to {sample.max():g}")
-        if _fills_a_byte(volume):
+        if fills_a_byte:
             return Scaling("ct", 0.0, 255.0, "not in HU: scaled to 0 to 255, taken as it is")
         low, high = float(sample.min()), float(np.percentile(_foreground(sample), 99.9))
         return Scaling(
