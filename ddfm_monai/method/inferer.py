@@ -198,7 +198,7 @@ class DDFMInferer(Inferer):
 
 def predicted_noise(network: Callable[[Tensor, Tensor], Tensor], channels: int, f_t: Tensor, t: Tensor) -> Tensor:
     """``ε_θ(f_t, t)``, (B, channels, H, W) float32: what the network predicts, without the variances after it."""
-    return network(f_t, t.to(f_t.device).expand(len(f_t)))[:, :channels].float()
+    return network(f_t, torch.full((len(f_t),), int(t), device=f_t.device))[:, :channels].float()
 
 
 def _denoised(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ddfm_monai.method.luma import MEAN_GREY
-from ddfm_monai.method.schedule import noise_levels
+from ddfm_monai.method.schedule import alphas_cumprod, noise_levels
 
 __all__ = ["tweedie"]
 
@@ -21,11 +22,9 @@ def tweedie(network: Callable[[Tensor, Tensor], Tensor], image: Tensor, sd: floa
         sd: standard deviation of the noise, above 0.
     """
     channels = getattr(network, "in_channels", 1)
-    levels = noise_levels().to(image)
-    nearest = (levels - sd).abs().argmin()
-    timestep = nearest.expand(len(image))
-    alpha_bar = 1 / (1 + levels[nearest] ** 2)
+    t = int((noise_levels() - sd).abs().argmin())
+    alpha_bar = alphas_cumprod()[t]
     x = (alpha_bar.sqrt() * image).expand(-1, channels, -1, -1).contiguous()
-    epsilon = network(x, timestep)[:, :channels].float()
+    epsilon = network(x, torch.full((len(x),), t, device=x.device))[:, :channels].float()
     clean = (x - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
     return MEAN_GREY.of(clean).clamp(-1, 1)
