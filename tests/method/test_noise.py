@@ -222,6 +222,18 @@ def test_magnitude_noise_is_found_though_its_air_is_not_black(head, kind, sd):
     assert 127.5 * found.sd == pytest.approx(sd, rel=0.15)
 
 
+@pytest.mark.parametrize("kind", ["white", "zero-filled"])
+def test_slices_of_different_levels_are_not_smoothed_more_than_the_quietest_asks_for(head, kind):
+    """From 5 to 20 grey levels: neither more than there is in the quietest slices nor another family of noise."""
+    levels = np.linspace(5, 20, len(head))[:, None, None]
+    grey = head + levels * coloured_noise(kind, head.shape, 1.0, np.random.default_rng(6))
+    found = estimate_noise(images(np.clip(np.rint(grey), 0, 255)))
+    assert found is not None
+    assert 127.5 * found.sd < 9
+    power = (found.spectrum / found.spectrum.mean()).numpy()
+    assert np.abs(power - noise_spectrum(kind, (TABLE, TABLE))).mean() < 0.25  # of a mean of 1 each
+
+
 def test_dark_tissue_is_not_the_noise_of_air():
     """A crop without air in view, clean, and dark in parts: as black in the mean as air, but uneven."""
     random = np.random.default_rng(4)
