@@ -48,6 +48,7 @@ _UNEVEN = 15.0  # of noise beside anatomy, where it counts without air; anatomy 
 _AIR_SHARE_OF_FEW, _TEXTURE_FINE_OF_FEW = 0.5, 5.0
 _BLACK = 15.0  # grey levels: the mean of a window of air at most,
 _RAYLEIGH = (1.7, 2.2)  # unless it is so many of its sd
+_ONE_VALUE = 0.05  # sd of a window: less is one value (a single pixel of 1 has 0.06)
 _SILENT = 1.5  # grey levels: less in air says nothing of noise
 _LEAST_AIR = 0.05  # share of the windows
 _QUIETEST_AIR = 0.1  # share of the slices
@@ -89,7 +90,7 @@ def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> N
 
 
 def _tissue(grey: Tensor, air_ceiling: float) -> Tensor:
-    """Windows (n, 32, 32) that are not air, and neither black nor white: noise is clipped there."""
+    """Windows (n, 32, 32) brighter than air, and neither black nor white: noise is clipped there."""
     count, height, width = grey.shape
     step = 8 * math.ceil(math.sqrt(count * height * width / 64 / _WINDOWS))
     windows = grey.unfold(1, _WINDOW, step).unfold(2, _WINDOW, step).reshape(-1, _WINDOW, _WINDOW)
@@ -100,17 +101,18 @@ def _tissue(grey: Tensor, air_ceiling: float) -> Tensor:
 
 
 def _air_ceiling(grey: Tensor) -> float:
-    """Mean of a window in grey levels up to which it is air or as dark: 15, more where the air of magnitudes is brighter.
+    """Mean of a window in grey levels up to which it is air or as dark: 15, more where magnitudes have a bright air.
 
     There the darkest windows have a mean of 1.9 sd (Rayleigh), all alike, which tissue has not.
     """
     mean, sd = _small_windows(grey)
-    if not (sd > 0).any():
+    scanned = sd > _ONE_VALUE
+    ceiling = 1.25 * float(mean[scanned].quantile(0.1)) if scanned.any() else 0.0
+    if ceiling <= _BLACK:
         return _BLACK
-    ceiling = 1.25 * float(mean[sd > 0].quantile(0.1))
-    dark = (mean < ceiling) & (sd > 0)
+    dark = (mean < ceiling) & scanned
     lower, upper = (mean / sd)[dark].quantile(torch.tensor([0.25, 0.75]))
-    return max(_BLACK, ceiling) if _RAYLEIGH[0] < lower and upper < _RAYLEIGH[1] else _BLACK
+    return ceiling if _RAYLEIGH[0] < lower and upper < _RAYLEIGH[1] else _BLACK
 
 
 def _small_windows(grey: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,8 +133,9 @@ def _air(grey: Tensor, ceiling: float) -> float:
     all over, tissue is not.
     """
     mean, sd = _small_windows(grey)
-    air = (mean < ceiling) & (sd > 0)
-    if air.sum() < _LEAST_AIR * (sd > 0).sum() or not air.any():
+    scanned = sd > _ONE_VALUE
+    air = (mean < ceiling) & scanned
+    if air.sum() < _LEAST_AIR * scanned.sum() or not air.any():
         return 0.0
     sd = sd.masked_fill(~air, math.nan)
     median = sd.nanmedian(1, keepdim=True).values
