@@ -46,8 +46,12 @@ _AIR_SHARE = (
 )
 _UNEVEN = 15.0  # of noise beside anatomy, where it counts without air; anatomy on coarse pixels has 13 to 30
 _AIR_SHARE_OF_FEW, _TEXTURE_FINE_OF_FEW = 0.5, 5.0
+_BLACK = 15.0  # grey levels: the mean of a window of air at most,
+_RAYLEIGH = (1.7, 2.2)  # unless it is so many of its sd
+_ONE_VALUE = 0.05  # sd of a window: less is one value (a single pixel of 1 has 0.06)
 _SILENT = 1.5  # grey levels: less in air says nothing of noise
 _LEAST_AIR = 0.05  # share of the windows
+_QUIETEST_AIR = 0.1  # share of the slices
 _EVEN_AIR = 0.8  # the sd of a quarter of the air over its median: noise has 0.85 or more
 _AIR_RATIO = 1.8  # sd of noise in tissue over that in air, between the two
 _AIR_WEIGHT = 0.2  # of the air's one observation, where all bands together have 1
@@ -72,11 +76,12 @@ def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> N
         return None
     evenly = torch.linspace(0, len(slices) - 1, min(len(slices), _SLICES)).round().long()
     grey = (slices[evenly.to(slices.device)].float().cpu() - black) * (255 / (white - black))
-    windows = _tissue(grey)
+    ceiling = _air_ceiling(grey)
+    windows = _tissue(grey, ceiling)
     if len(windows) < _FEWEST_WINDOWS:
         return None
     power = _power(windows)
-    air = _air(grey)
+    air = _air(grey, ceiling)
     fit = _most_likely(_quiet(power), air)
     return fit.noise() if _is_noise(fit, air, _unevenness(power, fit), len(grey)) else None
 
@@ -84,29 +89,59 @@ def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> N
 # --- what is observed ------------------------------------------------------------------------------------------------
 
 
-def _tissue(grey: Tensor) -> Tensor:
-    """Windows (n, 32, 32) that are not air, and neither black nor white: noise is clipped there."""
+def _tissue(grey: Tensor, air_ceiling: float) -> Tensor:
+    """Windows (n, 32, 32) brighter than air, and neither black nor white: noise is clipped there."""
     count, height, width = grey.shape
     step = 8 * math.ceil(math.sqrt(count * height * width / 64 / _WINDOWS))
     windows = grey.unfold(1, _WINDOW, step).unfold(2, _WINDOW, step).reshape(-1, _WINDOW, _WINDOW)
     mean = windows.mean((1, 2))
     clipped = ((windows <= 2) | (windows >= 253)).float().mean((1, 2))
-    darkest = max(10.0, _DARKEST_TISSUE * float(mean.quantile(0.95)))
+    darkest = max(10.0, _DARKEST_TISSUE * float(mean.quantile(0.95)), air_ceiling)
     return windows[(clipped < 0.02) & (mean > darkest) & (mean < 245)]
 
 
-def _air(grey: Tensor) -> float:
-    """Standard deviation in air, grey levels: the median of windows that are black in the mean; 0 without any air.
+def _air_ceiling(grey: Tensor) -> float:
+    """Mean of a window in grey levels up to which it is air or as dark: 15, more where magnitudes have a bright air.
 
-    Where no air is in view, dark tissue is as black. Within a slice noise is the same all over, tissue is not.
+    There the darkest windows have a mean of 1.9 sd (Rayleigh), all alike, which tissue has not.
     """
+    mean, sd = _small_windows(grey)
+    scanned = sd > _ONE_VALUE
+    ceiling = 1.25 * float(mean[scanned].quantile(0.1)) if scanned.any() else 0.0
+    if ceiling <= _BLACK:
+        return _BLACK
+    dark = (mean < ceiling) & scanned
+    lower, upper = (mean / sd)[dark].quantile(torch.tensor([0.25, 0.75]))
+    return ceiling if _RAYLEIGH[0] < lower and upper < _RAYLEIGH[1] else _BLACK
+
+
+def _small_windows(grey: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of windows of 16 x 16 pixels, (slices, windows) each, without black margins."""
+    seen = (grey > 0).any(0)
+    rows, columns = (along.nonzero().flatten() for along in (seen.any(1), seen.any(0)))
+    if min(len(rows), len(columns)) >= _WINDOW:
+        grey = grey[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     windows = grey.unfold(1, 16, 8).unfold(2, 16, 8).reshape(len(grey), -1, 256)
-    dark = windows.mean(2) < 15
-    if dark.float().mean() < _LEAST_AIR:
+    return windows.mean(2), windows.std(2)
+
+
+def _air(grey: Tensor, ceiling: float) -> float:
+    """Standard deviation in air, grey levels: that of windows that are dark in the mean; 0 without any air.
+
+    Of all slices the quietest, as of the windows of tissue. A window of one value was never scanned (padding, a mask)
+    or is silent, and says nothing. Where no air is in view, dark tissue is as black. Within a slice noise is the same
+    all over, tissue is not.
+    """
+    mean, sd = _small_windows(grey)
+    scanned = sd > _ONE_VALUE
+    air = (mean < ceiling) & scanned
+    if air.sum() < _LEAST_AIR * scanned.sum() or not air.any():
         return 0.0
-    sd = windows.std(2).masked_fill(~dark, math.nan)
-    evenness = (sd / sd.nanmedian(1, keepdim=True).values)[dark].nan_to_num(0)  # silent slices show no noise
-    return float(sd.nanmedian()) if evenness.quantile(0.25) > _EVEN_AIR else 0.0
+    sd = sd.masked_fill(~air, math.nan)
+    median = sd.nanmedian(1, keepdim=True).values
+    if (sd / median)[air].quantile(0.25) <= _EVEN_AIR:
+        return 0.0
+    return float(median.nanquantile(_QUIETEST_AIR))
 
 
 def _power(windows: Tensor) -> Tensor:

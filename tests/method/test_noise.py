@@ -201,6 +201,39 @@ def test_turned_slices_have_turned_noise(head):
     assert torch.allclose(found.seen(transposed=True, mirrored=True).spectrum, turned.spectrum, rtol=0.2, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["white", "zero-filled"])
+def test_padding_around_noisy_air_hides_no_noise(head, kind):
+    """Filled up with black to a larger matrix, as resampling and defacing leave it: most windows are silent."""
+    padded = np.pad(noisy(head, kind), ((0, 0), (100, 100), (100, 100)))
+    found = estimate_noise(images(padded))
+    assert found is not None
+    assert 127.5 * found.sd == pytest.approx(10, rel=0.1)
+    assert estimate_noise(images(np.pad(head, ((0, 0), (100, 100), (100, 100))))) is None
+
+
+@pytest.mark.parametrize("sd", [10, 20, 30])
+@pytest.mark.parametrize("kind", ["white", "zero-filled"])
+def test_magnitude_noise_is_found_though_its_air_is_not_black(head, kind, sd):
+    """Rician noise in a picture of 8 bits, which is taken as it is: the air has a mean of 1.25 sd."""
+    random = np.random.default_rng(3)
+    real, imaginary = (coloured_noise(kind, head.shape, sd, random) for _ in range(2))
+    found = estimate_noise(images(np.clip(np.rint(np.hypot(head + real, imaginary)), 0, 255)))
+    assert found is not None
+    assert 127.5 * found.sd == pytest.approx(sd, rel=0.15)
+
+
+@pytest.mark.parametrize("kind", ["white", "zero-filled"])
+def test_slices_of_different_levels_are_not_smoothed_more_than_the_quietest_asks_for(head, kind):
+    """From 5 to 20 grey levels: neither more than there is in the quietest slices nor another family of noise."""
+    levels = np.linspace(5, 20, len(head))[:, None, None]
+    grey = head + levels * coloured_noise(kind, head.shape, 1.0, np.random.default_rng(6))
+    found = estimate_noise(images(np.clip(np.rint(grey), 0, 255)))
+    assert found is not None
+    assert 127.5 * found.sd < 9
+    power = (found.spectrum / found.spectrum.mean()).numpy()
+    assert np.abs(power - noise_spectrum(kind, (TABLE, TABLE))).mean() < 0.25  # of a mean of 1 each
+
+
 def test_dark_tissue_is_not_the_noise_of_air():
     """A crop without air in view, clean, and dark in parts: as black in the mean as air, but uneven."""
     random = np.random.default_rng(4)
