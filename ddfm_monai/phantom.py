@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 
-__all__ = ["LESIONS", "Lesion", "PhantomPaths", "write_phantom"]
+__all__ = ["LESIONS", "Lesion", "PhantomPaths", "phantom_paths", "write_phantom"]
 
 Array: TypeAlias = NDArray[np.float32]
 Point: TypeAlias = tuple[float, float, float]
@@ -87,6 +87,12 @@ _VITREOUS = _Tissue(980, 8, 1)
 _LENS = _Tissue(150, 70, 1)
 
 
+def phantom_paths(folder: Path | str) -> PhantomPaths:
+    """Where :func:`write_phantom` puts its files."""
+    mri, ct, pet = (Path(folder, f"{name}.nii.gz") for name in ("mri", "ct", "pet"))
+    return PhantomPaths(mri, ct, pet)
+
+
 def write_phantom(
     folder: Path | str,
     *,
@@ -112,7 +118,7 @@ def write_phantom(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     head, to_ras = _head(resolution)
-    paths = PhantomPaths(folder / "mri.nii.gz", folder / "ct.nii.gz", folder / "pet.nii.gz")
+    paths = phantom_paths(folder)
     mri = _scan_mri(head.mr, to_ras, resolution, slice_distance, noise)
     _write(mri, paths.mri, "phantom T2w MRI, arbitrary units")
     ct_spacing = 0.85 * resolution if ct_resolution is None else ct_resolution

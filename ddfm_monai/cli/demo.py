@@ -65,17 +65,18 @@ def run_demo(
         Role to path of every file, the sources first.
 
     Raises:
-        UsageError: if there are results already, and ``overwrite`` is not given.
+        UsageError: if there are files of these names already, and ``overwrite`` is not given.
     """
     from ddfm_monai.files import atomic_path, check_writable_target
     from ddfm_monai.fusion.outputs import output_names, write_preview
     from ddfm_monai.fusion.page import page_of
     from ddfm_monai.lock import target_locks
-    from ddfm_monai.phantom import write_phantom
+    from ddfm_monai.phantom import phantom_paths, write_phantom
     from ddfm_monai.volumes import read_source
 
     results = output_names(folder / "mri_fused.nii.gz", page=True)
-    for path in results.values():
+    made = phantom_paths(folder)
+    for path in (made.mri, made.ct, made.pet, *results.values()):  # a folder may hold an mri.nii.gz of one's own
         check_writable_target(path, overwrite)
     sources = write_phantom(folder, **(phantom or {}))
     settings = {

@@ -222,10 +222,10 @@ class _Plan:
         to_do, done = [], []
         for job in self.jobs:
             check_name(job.target)
+            check_target(job.target)
             names = self.names(job)
             for path in names.values():
                 check_name(path)
-            check_target(job.target)
             for path in names.values():
                 if path.resolve() in kept and path.exists():
                     what = "a source" if path.resolve() in sources else f"the JSON of {kept[path.resolve()].name}"

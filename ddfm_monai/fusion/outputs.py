@@ -58,7 +58,12 @@ def output_names(
     The roles are ``fused``, ``provenance``; ``preview`` unless the result is itself a picture; ``uncertainty`` for
     several samples; ``transform`` and ``registration_picture`` after a registration; ``check`` for a result that was
     checked; ``page`` for one with an HTML page to look at it.
+
+    Raises:
+        UsageError: ``target`` is a folder without a name, such as ``.``.
     """
+    if not target.name:
+        raise UsageError(f"{target}: is a folder; expected the file of a result. Name the file.", "E_SUFFIX")
     chosen = settings or FusionSettings()
     suffix = suffix_of(target)
     stem = stem_of(target)

@@ -11,6 +11,7 @@ from pathlib import Path
 from ddfm_monai.errors import UsageError
 from ddfm_monai.volumes import PICTURE_SUFFIXES, by_stem, is_volume_file, stem_of, suffix_of
 from ddfm_monai.volumes.kind import kinds_in_name, spoken
+from ddfm_monai.volumes.labels import is_named_as_labels
 
 __all__ = ["LeftOut", "Pair", "check_folder", "find_pairs", "holds_cases", "pairs_of_cases", "target_in", "volumes_in"]
 
@@ -18,7 +19,6 @@ _NOTES = ("README", "CHANGES", "LICENSE", "DICOMDIR")
 _LOOKED_AT = 2000  # entries of a folder; an export of DICOM files may have a hundred thousand
 _NOT_CASES = ("derivatives", "sourcedata", "code", "stimuli")  # of a BIDS data set
 _DATA_TYPES = ("anat", "pet", "ct", "func", "dwi", "fmap", "perf", "spect", "mri", "mr", "nm")
-_DRAWN = re.compile(r"(?i)(?<![a-z])((brain)?mask|(d|prob|a)?seg|segmentations?|labels?)(?![a-z])")
 _T1 = re.compile(r"(?i)(?<![a-z0-9])(t1\w?|mprage|mp2rage|unit1)(?![a-z0-9])")
 
 
@@ -115,8 +115,8 @@ def pairs_of_cases(
         The pairs, sorted by name, and what is in none of them with the reason.
     """
     everything = list(volumes_in(folder).values()) or _files_below(folder)
-    drawn = tuple(path for path in everything if _DRAWN.search(stem_of(path)))
-    files = [path for path in everything if not _DRAWN.search(stem_of(path))]
+    drawn = tuple(path for path in everything if is_named_as_labels(path.name))
+    files = [path for path in everything if not is_named_as_labels(path.name)]
     kinds = {path: _kind(path) for path in files}
     cases: dict[str, list[Path]] = {}
     for path in files:

@@ -25,6 +25,7 @@ from ddfm_monai.volumes.background import (
     sample_of,
 )
 from ddfm_monai.volumes.kind import Decision, decide_kind, normal_kind, option_of
+from ddfm_monai.volumes.labels import doubt_of_labels
 
 __all__ = [
     "DEFAULT_CT_WINDOW",
@@ -133,7 +134,8 @@ def choose_scaling(
     asked = normal_kind(kind)
     decision = decide_kind(volume, sample, role) if asked == "auto" else Decision(asked, "as asked")
     scaling = _scaling(volume, decision.kind, limits, sample)
-    doubts = (f"taken for MRI: nothing says what it is. Say it with {option_of(role)}.",) if decision.assumed else ()
+    assumed = f"taken for MRI: nothing says what it is. Say it with {option_of(role)}." if decision.assumed else None
+    doubts = tuple(doubt for doubt in (assumed, doubt_of_labels(volume, sample)) if doubt)
     return replace(scaling, decided=decision.reason, doubts=doubts + scaling.doubts)
 
 

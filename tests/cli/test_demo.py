@@ -57,10 +57,11 @@ def test_an_installed_package_takes_its_one_copy_of_the_weights(
     assert provenance["prior"] == {"name": DEFAULT_PRIOR, "sha256": find_prior(DEFAULT_PRIOR).sha256}
 
 
-def test_an_earlier_demo_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["mri_fused.nii.gz", "mri.nii.gz", "pet.nii.gz"])
+def test_neither_an_earlier_demo_nor_files_of_ones_own_are_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    earlier = tmp_path / "mri_fused.nii.gz"
+    earlier = tmp_path / name
     earlier.write_text("precious")
     monkeypatch.setattr(sys, "argv", ["ddfm", "demo", str(tmp_path)])
     with pytest.raises(SystemExit) as left:

@@ -355,3 +355,11 @@ def test_two_dicom_series_give_a_volume_or_a_series(ddfm, tmp_path):
     written = [dcmread(path) for path in (tmp_path / "fused_series").rglob("*.dcm")]
     assert len(written) == 5
     assert {ds.Modality for ds in written} == {"MR"} and all("FUSED" in ds.ImageType for ds in written)
+
+
+@pytest.mark.parametrize("folder", [".", "", "/"])
+def test_a_folder_without_a_name_is_no_file_to_write_or_look_at(ddfm, pair, folder):
+    done = ddfm("fuse", *pair, "-o", folder)
+    assert done.returncode == 2 and "is a folder. Name the file" in done.stderr and "fused.nii.gz" in done.stderr
+    done = ddfm("view", folder)
+    assert done.returncode == 2 and "is a folder" in done.stderr

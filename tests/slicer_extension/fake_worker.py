@@ -40,7 +40,7 @@ def run(behaviour: str, arguments: list[str], events: protocol.EventWriter) -> N
     if behaviour == "does-not-align":
         raise InputError("Not surely enough: only 1 of 5 starts agree.", "E_REGISTRATION_UNSURE")
     if behaviour == "shapes-differ":
-        raise InputError("If you know that they do, fuse with --register same-patient.", "E_REGISTRATION_UNSURE")
+        raise InputError("Not surely enough: the body's shapes differ.", "E_SHAPES_DIFFER")
     if behaviour == "full-disk":
         raise OSError(28, "No space left on device", str(output))
     for step in range(4):

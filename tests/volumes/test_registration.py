@@ -142,8 +142,9 @@ def test_smooth_noise_is_refused_with_the_reason_and_a_remedy(mr):
 
 def test_a_head_of_another_shape_is_refused(mr, ct):
     """Another person's: a tenth longer, a tenth narrower."""
-    with pytest.raises(InputError, match=r"surely enough: the body's shapes differ.*--register same-patient"):
+    with pytest.raises(InputError, match=r"surely enough: the body's shapes differ.*--register same-patient") as caught:
         register_rigid(mr, of_another_shape(ct, 0.1))
+    assert caught.value.code == "E_SHAPES_DIFFER"
 
 
 def test_who_knows_that_it_is_one_patient_may_say_so(mr, ct):
@@ -158,6 +159,7 @@ def test_a_word_does_not_answer_for_everything(mr, ct):
     with pytest.raises(InputError, match="surely enough: only") as caught:
         register_rigid(mr, of_another_shape(ct, 0.2), same_patient=True)
     assert "same-patient" not in str(caught.value)
+    assert caught.value.code == "E_REGISTRATION_UNSURE"
 
 
 FITS = Evidence(0.15, 0.1, 0.5, starts=5, agreeing=5, spread_mm=1.0, parts_mm=8.0, stretch_mm=4.0, cover=0.9)

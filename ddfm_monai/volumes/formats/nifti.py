@@ -52,7 +52,11 @@ def read(path: Path) -> Contents:
                 array = _rgb_from_struct(path, np.asarray(stored.get_unscaled()).reshape(shape, order="F"))
     except _UNREADABLE as error:
         raise unreadable(path, "NIfTI", error) from error
-    meta = {"xform_code": int(header["sform_code"]) or int(header["qform_code"]), "bitpix": int(header["bitpix"])}
+    meta = {
+        "xform_code": int(header["sform_code"]) or int(header["qform_code"]),
+        "bitpix": int(header["bitpix"]),
+        "intent_code": int(header["intent_code"]),
+    }
     apart = _two_places(header, shape, affine)
     meta |= {"two_places": apart} if apart else {}
     return array, affine, {**meta, "descrip": bytes(header["descrip"]).rstrip(b"\0").decode("latin-1")}

@@ -45,21 +45,23 @@ def register_rigid(fixed01: MetaTensor, moving01: MetaTensor, same_patient: bool
 
     Raises:
         InputError: pictures or very few slices (``E_REGISTRATION_INPUT``), or a result that is not sure enough to be
-            used (``E_REGISTRATION_UNSURE``).
+            used: because of the shapes alone, which ``same_patient`` would answer for (``E_SHAPES_DIFFER``), or for
+            another reason (``E_REGISTRATION_UNSURE``).
     """
     for volume in (fixed01, moving01):
         _check_registrable(volume)
     examination = examine(_grey(fixed01), _grey(moving01))
     doubts = doubts_about(examination.evidence, same_patient)
     if doubts:
+        word_would_do = not doubts_about(examination.evidence, same_patient=True)
         word = "If you know that they do, fuse with --register same-patient (in a manifest, relation same-patient). "
         raise InputError(
             f"{name_of(moving01)} cannot be registered to {name_of(fixed01)} surely enough: {'; '.join(doubts)}. "
             + "Check that both show the same body part of one patient. "
-            + (word if not doubts_about(examination.evidence, same_patient=True) else "")
+            + (word if word_would_do else "")
             + "If they are aligned, fuse with --register trust; "
             "if not, align them by hand (3D Slicer: General Registration) and look at both before fusing.",
-            "E_REGISTRATION_UNSURE",
+            "E_SHAPES_DIFFER" if word_would_do else "E_REGISTRATION_UNSURE",
         )
     return _answer(examination)
 

@@ -134,7 +134,7 @@ def _with_remedy(job: Job) -> str:
     """What went wrong, and the way out that only this panel has."""
     if job.code == "S_LITTLE_OVERLAP":
         remedy = _("In Settings, tick I know that their coordinates agree to fuse them as they lie, or Align first.")
-    elif "--register same-patient" in job.problem:
+    elif job.code == "E_SHAPES_DIFFER":
         remedy = _(
             "In Settings, tick I know that both are of one patient if you do; or Register with Slicer's own module."
         )
