@@ -190,19 +190,14 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise UsageError(f"{found}. {_remedy('E_MANIFEST')}", "E_MANIFEST") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_complete(row) for row in rows):
         raise UsageError(f"{path}: every row must have {', '.join(_NEEDED)}. {_remedy('E_MANIFEST')}", "E_MANIFEST")
-    return [{name: str(row.get(name) or row.get(_former(name)) or "").strip() for name in COLUMNS} for row in rows]
+    return [{name: str(row.get(name) or "").strip() for name in COLUMNS} for row in rows]
 
 
 _NEEDED = ("reference_series_uid", "second_series_uid", "status")
 
 
 def _is_complete(names: Container[str]) -> bool:
-    return all(name in names or _former(name) in names for name in _NEEDED)
-
-
-def _former(name: str) -> str:
-    """What earlier versions called a column."""
-    return name.replace("reference_", "base_", 1)
+    return all(name in names for name in _NEEDED)
 
 
 def _decoded(content: bytes) -> str:

@@ -31,10 +31,10 @@ tumor tumour turbo ultra unenhanced uni upper ute v venous vent vibe view vista 
 wholebody wip with without wo
 """
 _KNOWN = frozenset(_WORDS.split())
-_SIZE = re.compile(r"\d{1,2}([.,]\d{1,2})?mm|[bhijuqt][a-z]?\d{2}[a-z]?|\d{1,2}x\d{1,2}", re.I)
-"""Slice thickness, CT kernels, matrices. A number alone may be a part of a date."""
+_SIZE = re.compile(r"\d{1,2}([.,]\d{1,2})?mm|[bhijuqt][a-z]?\d{2}[a-z]?|\d{1,2}x\d{1,2}|\d{1,3}([.,]\d)?%", re.I)
+"""Slice thickness, CT kernels, matrices, phases of a cycle. A number alone may be a part of a date."""
 
-_WORD = re.compile(r"\d+(?:[.,]\d+)?[a-z]*\d*|[a-z]+[a-z0-9]*", re.I)
+_WORD = re.compile(r"\d+(?:[.,]\d+)?(?:%|[a-z]*\d*)|[a-z]+[a-z0-9]*", re.I)
 
 
 def safe_description(description: str) -> str:

@@ -30,6 +30,9 @@ __all__ = [
 # These make a different image of the same place.
 CONTRAST = ("EchoTime", "DiffusionBValue", "InversionTime", "KVP", "ConvolutionKernel")
 
+# Phases of a 4-D CT may differ in nothing but the words for them.
+LAST_RESORT = ("SeriesDescription", "ImageComments")
+
 # These may differ within one volume (some scanners number every slice), so they only count where positions repeat.
 # The order is the order of trust.
 REPEAT = (
@@ -47,6 +50,7 @@ REPEAT = (
     "AcquisitionTime",
     "CorrectedImage",
     "SeriesNumber",  # of series that de-identification gave one UID
+    *LAST_RESORT,
 )
 
 NM_VECTORS = (
@@ -178,10 +182,18 @@ def _enhanced_frame(ds: Dataset, frame: int, pointers: list[int]) -> FrameHeader
     ]
     repeat = [
         *_named(content, ("TemporalPositionIndex",)),
-        *_named(group("CardiacSynchronizationSequence"), ("NominalCardiacTriggerDelayTime",)),
+        *_named(
+            group("CardiacSynchronizationSequence"),
+            ("NominalCardiacTriggerDelayTime", "NominalPercentageOfCardiacPhase"),
+        ),
+        *_named(
+            group("RespiratorySynchronizationSequence"),
+            ("NominalRespiratoryTriggerDelayTime", "NominalPercentageOfRespiratoryPhase"),
+        ),
         *(_named(directions[0], ("DiffusionGradientOrientation",)) if directions else ()),
         *_dimensions(content, pointers),
         *_named(content, ("FrameAcquisitionNumber", "FrameReferenceDateTime", "FrameAcquisitionDateTime")),
+        *_named(ds, ("InstanceNumber", *LAST_RESORT)),  # each phase a file of its own
     ]
     return FrameHeader(
         frame=frame,

@@ -326,10 +326,21 @@ def _mosaic(ds: Dataset, frames: tuple[FrameHeader, ...]) -> str:
     for word, vendor in (("MOSAIC", "Siemens mosaic"), ("VFRAME", "UIH grid")):
         if any(word in frame.image_type for frame in frames):
             return f"Image Type says {word} ({vendor})"
+    if (tiles := _siemens_tiles(ds)) > 1:
+        return f"Siemens' Number of Images in Mosaic (0019,xx0A) is {tiles}"
     tiles = lenient(lambda: whole(ds, "NumberOfSlices"), None) or 0
     if tiles > 1 and len(frames) == 1 and frames[0].position is None and text(ds, "SOPClassUID") == MR:
         return f"one image without a position holds {tiles} slices"
     return ""
+
+
+def _siemens_tiles(ds: Dataset) -> int:
+    """What Siemens says of its mosaics beside Image Type, which de-identification may have shortened; 0 if absent."""
+    try:
+        value = ds.private_block(0x0019, "SIEMENS MR HEADER")[0x0A].value
+        return int.from_bytes(value, "little") if isinstance(value, bytes) else int(value or 0)
+    except (KeyError, ValueError, TypeError):
+        return 0
 
 
 def _wrong_pixels(

@@ -13,8 +13,9 @@ After each step :mod:`ddfm_monai.dicom.pieces` says whether that would tear a vo
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -34,6 +35,14 @@ from ddfm_monai.dicom.subseries import SeriesKey, Slice, SubSeries
 __all__ = ["split_series"]
 
 SAYS_PHASE = ("TemporalPositionIdentifier", "TemporalPositionIndex")
+# Labels of text that anybody may have written, and those whose values are shown if they look like what they should be.
+FREE_TEXT = ("SeriesDescription", "ImageComments")
+SHORT_NAMES = ("ConvolutionKernel", "StackID")
+NAME = re.compile(
+    r"(standard|stnd|std|soft|smooth|sharp|body|head|brain|bone|boneplus|lung|detail|edge|ultra|chst|chest|stack|vol"
+    r"|[a-z]{1,2})?([ _-]?\d{1,3}([ _-]?[a-z]{1,2})?)?",
+    re.IGNORECASE,
+)
 SAYS_ACQUISITION = ("AcquisitionNumber", "FrameAcquisitionNumber", "EchoNumbers")
 CONTRAST_WITHIN_A_VOLUME = ("KVP", "ConvolutionKernel")
 
@@ -123,20 +132,36 @@ def split_series(images: Sequence[ImageHeader], broken_beside: Sequence[Problem]
     entries, conflicts = _without_copies([image for image in images if image.frames])
     if not entries:
         return [_unreadable(images, whole_series[0])] if whole_series else []
-    groups = _by_kind(entries)
+    groups = _by_kind(_without_free_text(entries))
     for step in (_by_frame_of_reference, _by_contrast, _by_image_type, _by_repeat):
         groups = [part for group in groups for part in (step(group) if group.problem is None else [group])]
     groups = _without_torn(groups)
-    names = _names(groups)
+    of_modality: dict[str, list[_Group]] = defaultdict(list)
+    for group in groups:
+        of_modality[MODALITY_OF_CLASS.get(group.entries[0].image.sop_class_uid, "")].append(group)
+    found = []
+    for modality, members in of_modality.items():  # of one series that holds two, neither is a stray of the other
+        names = _names(members, {"Modality": modality} if len(of_modality) > 1 else {})
+        found += _described(members, names, [*whole_series, *conflicts], broken_beside)
+    return sorted(found, key=lambda item: item.key)
+
+
+def _described(
+    groups: list[_Group], names: list[str], problems: Sequence[Problem], broken_beside: Sequence[Problem]
+) -> list[SubSeries]:
+    """Groups of one modality as sub-series.
+
+    Args:
+        problems: of the whole series.
+    """
     found = []
     for group, name in zip(groups, names, strict=True):
         group.entries.sort(key=lambda entry: (entry.height, entry.image.instance_number or 0, entry.frame.frame or 0))
-        known = [*whole_series, *conflicts, *_file_problems(group), *_own_problem(group), *_rescale_problem(group)]
-        problem = next(iter(known), None)
-        found.append(_subseries(group, name, problem, broken_beside))
+        known = [*problems, *_file_problems(group), *_own_problem(group), *_rescale_problem(group)]
+        found.append(_subseries(group, name, next(iter(known), None), broken_beside))
     orientations = [group.labels.get("Orientation", "") for group in groups]
     kinds = [group.kind for group in groups]
-    return sorted(_fewer_slices(_excluded(found, orientations, kinds), kinds), key=lambda item: item.key)
+    return _fewer_slices(_excluded(found, orientations, kinds), kinds)
 
 
 # ------------------------------------------------------------------------------------------------ copies
@@ -174,6 +199,37 @@ def _what_and_where(image: ImageHeader, frame: FrameHeader) -> object | None:
     if frame.position is None or image.instance_number is None:
         return None
     return (image.instance_number, image.rows, image.columns, image.sop_class_uid, image.frame_of_reference_uid, frame)
+
+
+def _without_free_text(entries: Sequence[_Entry]) -> list[_Entry]:
+    """The same slices with numbers for what may be the patient's: labels are shown on screens and in reports.
+
+    Dates, descriptions, and names of kernels and stacks that do not look like one.
+    """
+    values: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        for keyword, value in (*entry.frame.contrast, *entry.frame.repeat):
+            values[keyword].add(value)
+    numbered = {
+        (keyword, value): str(number)
+        for keyword, its in values.items()
+        if not _shown(keyword, its)
+        for number, value in enumerate(sorted(its), start=1)
+    }
+
+    def plain(named: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        return tuple((keyword, numbered.get((keyword, value), value)) for keyword, value in named)
+
+    return [
+        replace(e, frame=replace(e.frame, contrast=plain(e.frame.contrast), repeat=plain(e.frame.repeat)))
+        for e in entries
+    ]
+
+
+def _shown(keyword: str, values: set[str]) -> bool:
+    if keyword in SHORT_NAMES:
+        return all(NAME.fullmatch(part) for value in values for part in value.split("/"))
+    return keyword not in FREE_TEXT and not keyword.endswith("DateTime")
 
 
 def _file_problems(group: _Group) -> list[Problem]:
@@ -376,13 +432,11 @@ def _by_repeat(group: _Group) -> list[_Group]:
 
 
 def _parts(entries: Sequence[_Entry], keyword: str) -> dict[str, list[_Entry]]:
-    """The slices with each value of an attribute. Dates are numbered: labels are shown, and dates are the patient's."""
+    """The slices with each value of an attribute."""
     parts: dict[str, list[_Entry]] = defaultdict(list)
     for entry in entries:
         parts[entry.says(keyword)].append(entry)
-    if not keyword.endswith("DateTime"):
-        return parts
-    return {str(number): parts[value] for number, value in enumerate(sorted(parts), start=1)}
+    return parts
 
 
 def _acquisitions(group: _Group, keyword: str, parts: dict[str, list[_Entry]], repeated: bool) -> list[_Group]:
@@ -473,10 +527,11 @@ def _label_text(group: _Group, telling: list[str]) -> str:
     return "|".join(f"{key}={group.labels.get(key, '')}" for key in telling)
 
 
-def _names(groups: list[_Group]) -> list[str]:
-    """A text for each group from the labels in which the groups differ; ``"all"`` for a single one."""
+def _names(groups: list[_Group], shared: Mapping[str, str]) -> list[str]:
+    """A text for each group from shared labels and those in which the groups differ; ``"all"`` for a single one."""
     telling = _telling_labels(groups)
-    texts = [_label_text(group, telling) or "all" for group in groups]
+    before = [f"{key}={value}" for key, value in shared.items()]
+    texts = ["|".join([*before, *([_label_text(group, telling)] if telling else [])]) or "all" for group in groups]
     repeated = Counter[str]()
     names = []
     for name in texts:

@@ -756,3 +756,70 @@ def test_no_date_names_a_volume(shuffled: Saver) -> None:
     folder = shuffled([*made.datasets, *later.datasets])
     names = [item.key.subseries for item in scan_folder(folder).subseries]
     assert names == ["AcquisitionDateTime=1", "AcquisitionDateTime=2"]
+
+
+# ---------------------------------------------------------------------------------------- one UID, several volumes
+
+
+def saved_as(made: Made, folder: Path, name: str, **attributes: object) -> None:
+    """The same slices under other SOP Instance UIDs."""
+    for ds in made.datasets:
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid(name, ds.InstanceNumber)
+    each(**attributes)(made.datasets)
+    save(made.datasets, folder / name)
+
+
+def test_phases_that_only_their_words_tell_apart_are_volumes_of_their_own(tmp_path: Path) -> None:
+    for phase in range(3):
+        saved_as(series("CT"), tmp_path, f"p{phase}", SeriesDescription=f"Smith gated {phase}0%")
+    found = scan_folder(tmp_path).subseries
+    assert [(item.key.subseries, len(item.slices), item.problem, item.warnings) for item in found] == [
+        (f"SeriesDescription={k}", 12, None, ()) for k in (1, 2, 3)
+    ]
+
+
+def test_a_phase_of_an_enhanced_object_may_be_a_file_of_its_own(tmp_path: Path) -> None:
+    for phase in (1, 2, 3):
+        saved_as(enhanced("CT"), tmp_path, f"p{phase}", InstanceNumber=phase)
+    found = scan_folder(tmp_path).subseries
+    assert [(item.key.subseries, len(item.slices), item.problem) for item in found] == [
+        (f"InstanceNumber={k}", 12, None) for k in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kernels", "names"),
+    [
+        (("H30s", "Br40d"), ["Br40d", "H30s"]),
+        (("STANDARD", "BONEPLUS"), ["BONEPLUS", "STANDARD"]),
+        (("H30s", "Smith John"), ["1", "2"]),
+        (("4711", "19700131"), ["1", "2"]),
+    ],
+)
+def test_what_is_no_name_of_a_kernel_is_not_shown(kernels: tuple[str, str], names: list[str], tmp_path: Path) -> None:
+    for kernel in kernels:
+        saved_as(series("CT"), tmp_path, kernel, ConvolutionKernel=kernel)
+    found = scan_folder(tmp_path).subseries
+    assert [item.key.subseries for item in found] == [f"ConvolutionKernel={name}" for name in names]
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(rows=48, columns=52, pixel_spacing=(2.0, 1.75), angle=0.0)])
+def test_mr_and_ct_under_one_series_uid_are_two(layout: Layout, tmp_path: Path) -> None:
+    mr, ct = series("MR"), series("CT", layout)
+    each(SeriesInstanceUID=mr.datasets[0].SeriesInstanceUID)(ct.datasets)
+    mr.save(tmp_path / "a")
+    ct.save(tmp_path / "b")
+    found = scan_folder(tmp_path).subseries
+    assert [(i.key.subseries, i.kind, i.problem, i.exclusion) for i in found] == [
+        ("Modality=CT", "ct", None, None),
+        ("Modality=MR", "mr", None, None),
+    ]
+    assert_is(read_subseries(found[0]), ct)
+
+
+def test_a_mosaic_is_known_without_the_word_in_image_type(tmp_path: Path) -> None:
+    made = series("MR")
+    for ds in made.datasets:
+        ds.private_block(0x0019, "SIEMENS MR HEADER", create=True).add_new(0x0A, "US", 48)
+    made.save(tmp_path)
+    assert {item.problem.code for item in scan_folder(tmp_path).subseries if item.problem} == {"E_MOSAIC"}
