@@ -2,8 +2,9 @@
 
     python benchmarks/observer_bias.py [--realisations 4 6 8 20] [--added 0.25]
 
-The "fusion" is the first source with independent noise of the same spectrum added, of a share of its power: the efficiency
-is 1 / (1 + share), and d' in the source what the lesions were made for. No data needed; a minute on one core.
+The "fusion" is the first source with independent noise of the same spectrum added, of a share of its power: the
+efficiency is 1 / (1 + share), and d' in the source what the lesions were made for. No data needed; a minute or two on
+one core.
 """
 
 from __future__ import annotations
