@@ -1,113 +1,179 @@
-"""What the check of one picture (``ddfm fuse --check``) catches of wrong fusions, and what it says of right ones.
+"""What the check of one picture flags: in right fusions, in fusions of noisy sources, in fusions that were made wrong.
 
-    python benchmarks/wrong_fusions.py DATA_DIR [--slices 4] [--noise] [--json FILE]
+    python benchmarks/wrong_fusions.py DATA_DIR [--slices 4] [--prior open]
 
-DATA_DIR as for benchmarks/quality.py. The fusions are those of the default's likelihood alone, which on clean slices
-are the default's; ``--noise`` checks the default's own fusions of noisy sources (a minute a set). docs/trust.md has the
-tables.
+DATA_DIR as for benchmarks/quality.py. Three tables for docs/trust.md; with the defaults a few minutes on one core.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from quality import SECONDS, Volume, ddfm, em_alone
+from PIL import Image
+from quality import Method, Volume, ddfm, mean
 from scipy import ndimage
 from trust import read_sets
 
-from ddfm_monai.metrics import LESION_KINDS, check_fusion, lesion_probes
-from ddfm_monai.metrics.check import flagged_slice
+from ddfm_monai.metrics import check_fusion, shared_lesion_probes
 from ddfm_monai.metrics.noise_kinds import NOISE_KINDS, USUAL_SD, coloured_noise
 from ddfm_monai.settings import DEFAULT_PRIOR
 
-Slice = NDArray[np.uint8]  # (H, W), grey levels
-Places = NDArray[np.intp]  # (N, 2), pixels
+Slice = NDArray[np.uint8]  # (X, Y), grey levels 0..255
+Triple = tuple[Slice, Slice, Slice]  # fused, first, second
+Table = dict[str, dict[str, str]]  # row to column to cell
 
-AMPLITUDES = (50, 30)  # grey levels; the probes' lesions have 50
-NEAR = 12.0  # pixels: a flag this near to a place is one for it
-SMOOTHED, SMOOTHING = 23.0, 2.5  # pixels: radius of the region, sd of the smoothing
-
-
-def places_of(lesions: NDArray[np.float64]) -> Places:
-    """The middles of the lesions of one slice."""
-    blobs, count = ndimage.label(np.abs(lesions) > np.abs(lesions).max() / 2)
-    middles = ndimage.center_of_mass(np.abs(lesions), blobs, range(1, count + 1))
-    return np.rint(np.array(middles).reshape(-1, 2)).astype(np.intp)
+SD = 4.0  # pixels, of a lesion
+MOVED = 8  # pixels
+PLACES = 10  # of each set, bright and dark
+REGION = 23.0  # pixels, radius of a region that is made wrong, with an edge of two
 
 
-def caught(before: Slice, after: Slice, places: Places) -> list[bool]:
-    """Whether each place has a flag near it that was not there before."""
-    new = (after > 0) & (before == 0)
-    rows, columns = np.indices(new.shape)
-    return [bool(new[np.hypot(rows - row, columns - column) <= NEAR].any()) for row, column in places]
-
-
-def lesions_and_smoothing(fused: Slice, a: Slice, b: Slice) -> dict[str, list[bool]]:
-    """Of one slice: what is caught of each kind of fault, by name."""
-    right = flagged_slice(fused, a, b)
-    found: dict[str, list[bool]] = {}
-    for kind, probe in lesion_probes(a, b).items():
-        if not probe.lesion.any():
-            continue
-        places = places_of(probe.lesion)
-        for amplitude in AMPLITUDES:
-            lesion = probe.lesion * amplitude / max(AMPLITUDES)
-            pasted = flagged_slice(_levels(fused + lesion), a, b)
-            sources = (_levels(a + lesion), b) if kind[0] == "a" else (a, _levels(b + lesion))
-            left_out = flagged_slice(fused, *sources)
-            source = "MRI" if kind[0] == "a" else "second source"
-            found.setdefault(f"lesion of {amplitude} pasted in", []).extend(caught(right, pasted, places))
-            found.setdefault(f"lesion of {amplitude} in the {source} left out", []).extend(
-                caught(right, left_out, places)
-            )
-    for place in places_of(lesion_probes(a, b)[LESION_KINDS[0]].lesion):
-        wrong = flagged_slice(_smoothed_around(fused, place), a, b)
-        found.setdefault("region smoothed", []).extend(caught(right, wrong, place[None]))
-    return found
-
-
-def _smoothed_around(fused: Slice, place: NDArray[np.intp]) -> Slice:
-    rows, columns = np.indices(fused.shape)
-    inside = np.hypot(rows - place[0], columns - place[1]) <= SMOOTHED
-    return np.where(inside, _levels(ndimage.gaussian_filter(fused.astype(np.float64), SMOOTHING)), fused)
-
-
-WHOLE: dict[str, Callable[[Volume, Volume, Volume], Volume]] = {
-    "as it is": lambda fused, a, b: fused,
-    "moved by 3 pixels": lambda fused, a, b: np.roll(fused, 3, axis=0),
-    "mirrored": lambda fused, a, b: fused[:, ::-1],
-    "the fusion of another slice": lambda fused, a, b: np.roll(fused, 1, axis=2),
-    "smoothed (sd 1.5)": lambda fused, a, b: _levels(ndimage.gaussian_filter(fused.astype(np.float64), (1.5, 1.5, 0))),
-    "noise of 10 added": lambda fused, a, b: _levels(fused + np.random.default_rng(0).normal(0, 10, fused.shape)),
-    "black and white exchanged": lambda fused, a, b: 255 - fused,
-    "a copy of the MRI": lambda fused, a, b: a,
-    "a copy of the second source": lambda fused, a, b: b,
-}
-"""Pictures that are wrong as a whole, of a fusion and its sources (X, Y, Z)."""
-
-
-def _levels(image: NDArray[Any]) -> NDArray[np.uint8]:
+def grey(image: NDArray) -> NDArray[np.uint8]:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def of_noisy_sources(a: Volume, b: Volume, prior: str, device: str | None) -> dict[str, float]:
-    """Share of the head that is flagged in the default's fusions of noisy sources (both), by kind of noise."""
-    fuse, shares = ddfm(prior, device), {}
-    for kind in NOISE_KINDS:
-        random = np.random.default_rng(3407)
-        noisy = [
-            _levels(np.moveaxis(x, -1, 0) + coloured_noise(kind, np.moveaxis(x, -1, 0).shape, USUAL_SD[kind], random))
-            for x in (a, b)
-        ]
-        first, second = (np.moveaxis(x, 0, -1) for x in noisy)
-        shares[kind] = check_fusion(fuse(first, second), first, second).shares["flagged"]
-    return shares
+def distance(shape: tuple[int, ...], place: tuple[int, ...]) -> NDArray[np.float64]:
+    return np.hypot(np.arange(shape[0])[:, None] - place[0], np.arange(shape[1]) - place[1])
+
+
+def made_wrong_at(place: tuple[int, int], sign: int, right: Triple, other: Slice) -> Iterator[tuple[str, Triple]]:
+    """Name of each fault, and the fused slice with its sources, wrong around one place; ``other``: another's fusion."""
+    f, a, b = (x.astype(np.float64) for x in right)
+    away = distance(f.shape, place)
+    lesion, beside = (
+        sign * np.exp(-(r**2) / (2 * SD**2)) for r in (away, distance(f.shape, (place[0] + MOVED, place[1])))
+    )
+    for level in (50, 30):
+        yield f"lesion of {level} pasted in", (grey(f + level * lesion), *right[1:])
+        yield f"lesion of {level} in the MRI left out", (right[0], grey(a + level * lesion), right[2])
+        yield f"lesion of {level} in the second source left out", (right[0], right[1], grey(b + level * lesion))
+    yield f"lesion of 50 in the MRI, {MOVED} pixels beside", (grey(f + 50 * beside), grey(a + 50 * lesion), right[2])
+    inside = np.clip((REGION + 1 - away) / 2, 0, 1)
+    here = inside > 0.5
+    of_other = other - other[here].mean() + f[here].mean()
+    for name, wrong in {
+        "region smoothed (sd 2.5)": ndimage.gaussian_filter(f, 2.5),
+        "region copied from the first source": a,
+        "region copied from the second source": b,
+        "region of another patient's fusion": of_other,
+    }.items():
+        yield name, (grey((1 - inside) * f + inside * wrong), *right[1:])
+
+
+def caught(before: Slice, wrong: Triple, place: tuple[int, int], radius: float) -> bool:
+    """Whether there are flags, within that radius of the place, that were not there before."""
+    after = check_fusion(*wrong).flags
+    return bool(np.any((after > 0) & (before == 0) & (distance(after.shape, place) <= radius)))
+
+
+def places_table(fused: dict[str, Volume], sets: dict[str, tuple[Volume, Volume]]) -> Table:
+    """By fault and set: the share of the places where it is caught."""
+    found: dict[str, dict[str, list[bool]]] = {}
+    names = list(sets)
+    for modality, (a, b) in sets.items():
+        others = fused[names[names.index(modality) - 1]]
+        probes = shared_lesion_probes(a, b)
+        for sign, kind in ((1, "a+b+"), (-1, "a-b-")):
+            centres = probes[kind].centres
+            for row, column, k in centres[:: max(len(centres) // PLACES, 1)][:PLACES]:
+                right = fused[modality][..., k], a[..., k], b[..., k]
+                other = others[..., k % others.shape[-1]]
+                before = check_fusion(*right).flags
+                for name, wrong in made_wrong_at((row, column), sign, right, other):
+                    radius = REGION if name.startswith("region") else MOVED + SD
+                    result = caught(before, wrong, (row, column), radius)
+                    found.setdefault(name, {}).setdefault(modality, []).append(result)
+    table = {name: {m: f"{100 * np.mean(r):.0f}" for m, r in by.items()} for name, by in found.items()}
+    return {"places": {m: str(len(r)) for m, r in next(iter(found.values())).items()}} | table
+
+
+def waves(f: Volume) -> NDArray[np.float64]:
+    """Ringing: parallel waves of 12 grey levels and 6 pixels in the head."""
+    return f + 12.0 * (f > 10) * np.sin(np.arange(len(f)) * 2 * np.pi / 6)[:, None, None]
+
+
+def checkerboard(f: Volume) -> NDArray[np.float64]:
+    """Single pixels that alternate by 12 grey levels, as an upsampling network's."""
+    rows, columns = np.indices(f.shape[:2])
+    return f + 12.0 * (f > 10) * (1 - 2 * ((rows + columns) % 2))[..., None]
+
+
+def jpeg(f: Volume, quality: int) -> Volume:
+    planes = []
+    for k in range(f.shape[-1]):
+        file = io.BytesIO()
+        Image.fromarray(f[..., k]).save(file, "jpeg", quality=quality)
+        planes.append(np.asarray(Image.open(file)))
+    return np.stack(planes, axis=-1)
+
+
+def made_wrong_everywhere(f: Volume, a: Volume, b: Volume, other: Volume) -> dict[str, NDArray]:
+    """Name of each fault to a fused volume that has it in the whole picture."""
+    smoothed: Callable[[float], NDArray] = lambda sd: ndimage.gaussian_filter(f.astype(float), (sd, sd, 0))  # noqa: E731
+    return {
+        "none": f,
+        "shifted by 1 pixel": np.roll(f, 1, axis=0),
+        "shifted by 2 pixels": np.roll(f, 2, axis=0),
+        "shifted by 5 pixels": np.roll(f, 5, axis=0),
+        "mirrored": f[::-1],
+        "another slice of the set": np.roll(f, 1, axis=-1),
+        "another patient's fusion": other,
+        "grey levels inverted": np.where(np.maximum(a, b) > 10, 255 - f, f),
+        "smoothed, sd 1": smoothed(1),
+        "smoothed, sd 2.5": smoothed(2.5),
+        "ringing of 12": waves(f),
+        "checkerboard of 12": checkerboard(f),
+        "JPEG, quality 50": jpeg(f, 50),
+        "JPEG, quality 10": jpeg(f, 10),
+        "copy of the first source": a,
+        "copy of the second source": b,
+    }
+
+
+def everywhere_table(fused: dict[str, Volume], sets: dict[str, tuple[Volume, Volume]]) -> Table:
+    """By fault and set: percent of the head that is flagged."""
+    table: Table = {}
+    names = list(sets)
+    for modality, (a, b) in sets.items():
+        others = fused[names[names.index(modality) - 1]]
+        other = others[..., np.arange(a.shape[-1]) % others.shape[-1]]
+        for name, wrong in made_wrong_everywhere(fused[modality], a, b, other).items():
+            table.setdefault(name, {})[modality] = flagged(grey(wrong), a, b)
+    return table
+
+
+def noise_table(methods: dict[str, Method], sets: dict[str, tuple[Volume, Volume]]) -> Table:
+    """By kind of noise, in both sources, and method and set: percent of the head that is flagged in right fusions."""
+    table: Table = {}
+    for modality, (a, b) in sets.items():
+        for number, kind in enumerate(NOISE_KINDS):
+            random = np.random.default_rng((3407, number))
+            fields = [coloured_noise(kind, a.shape[::-1], USUAL_SD[kind], random).T for _ in range(2)]
+            noisy = [grey(x + field) for x, field in zip((a, b), fields, strict=True)]
+            for name, fuse in methods.items():
+                fused = fuse(*noisy)
+                table.setdefault(f"{kind}, {name}", {})[modality] = flagged(fused, *noisy)
+    return table
+
+
+def flagged(fused: Volume, a: Volume, b: Volume) -> str:
+    """Percent of the head: all flags, and in brackets invented, missing, detail."""
+    shares = {name: 100 * share for name, share in check_fusion(fused, a, b).shares.items()}
+    each = ", ".join(f"{shares[name]:.1f}" for name in ("invented", "missing", "detail"))
+    return f"{shares['flagged']:.1f} ({each})"
+
+
+def markdown(title: str, table: Table) -> str:
+    columns = list(next(iter(table.values())))
+    lines = [f"| {title} | " + " | ".join(c.upper() for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    return "\n".join(
+        lines + [f"| {name} | " + " | ".join(row[c] for c in columns) + " |" for name, row in table.items()]
+    )
 
 
 def main() -> None:
@@ -115,32 +181,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--slices", type=int, default=4, help="per set")
-    parser.add_argument("--sets", nargs="+", choices=SECONDS, default=SECONDS)
-    parser.add_argument("--noise", action="store_true", help="also right fusions of noisy sources")
-    parser.add_argument("--prior", default=DEFAULT_PRIOR, help="of the fusions of noisy sources")
+    parser.add_argument("--prior", default=DEFAULT_PRIOR, help="prior of the default")
     parser.add_argument("--device", default=None)
-    parser.add_argument("--json", type=Path, help="also write everything to this file")
     arguments = parser.parse_args()
-
-    columns: dict[str, dict[str, str]] = {}
-    sets = {name: pair for name, pair in read_sets(arguments.data, arguments.slices).items() if name in arguments.sets}
-    for modality, (a, b) in sets.items():
-        fused, column = em_alone(a, b), columns.setdefault(modality, {})
-        found: dict[str, list[bool]] = {}
-        for k in range(a.shape[-1]):
-            for fault, hits in lesions_and_smoothing(fused[..., k], a[..., k], b[..., k]).items():
-                found.setdefault(fault, []).extend(hits)
-        column |= {fault: f"{sum(hits)} of {len(hits)}" for fault, hits in sorted(found.items())}
-        for fault, spoil in WHOLE.items():
-            column[fault] = f"{100 * check_fusion(spoil(fused, a, b), a, b).shares['flagged']:.1f} %"
-        if arguments.noise:
-            of_noise = of_noisy_sources(a, b, arguments.prior, arguments.device)
-            column |= {f"right, {kind} noise in both": f"{100 * share:.1f} %" for kind, share in of_noise.items()}
-    print("| | " + " | ".join(name.upper() for name in columns) + " |\n" + "|---" * (len(columns) + 1) + "|")
-    for fault in next(iter(columns.values())):
-        print(f"| {fault} | " + " | ".join(column.get(fault, "") for column in columns.values()) + " |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(columns, indent=1))
+    sets = read_sets(arguments.data, arguments.slices)
+    default = ddfm(arguments.prior, arguments.device)
+    fused = {modality: default(a, b) for modality, (a, b) in sets.items()}
+    print(markdown("made wrong at a place: caught, %", places_table(fused, sets)), flush=True)
+    print("\n" + markdown("wrong everywhere: flagged, %", everywhere_table(fused, sets)), flush=True)
+    others: dict[str, Method] = {"default": default, "maximum": np.maximum, "mean": mean}
+    print("\n" + markdown("right fusions of noisy sources: flagged, %", noise_table(others, sets)))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,9 @@ def evaluate(
     if lonely:
         messages.print(f"Left out, because not in all three folders: {', '.join(lonely)}")
     if not pairs:
-        messages.print("Nothing to evaluate: no file name is in all three folders.")
+        messages.print(
+            "Nothing to evaluate: no file name is in all three folders. Endings aside, names must be the same."
+        )
         return ExitCode.NOTHING_TO_DO
     methods = {pair.name: _method_of(pair.fused) for pair in pairs} if lesions else {}
     how = {"settings": settings, "pictures": 3 if len(pairs) == 1 else 1}

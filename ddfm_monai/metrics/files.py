@@ -105,10 +105,11 @@ class Evaluation:
 
 
 def match_files(fused: Path, a: Path, b: Path) -> tuple[list[PairFiles], list[str]]:
-    """The pairs that three paths stand for, and the names of sources that lack the other source or the fusion.
+    """The pairs that three paths stand for, and the names that are not in all three folders.
 
     Three files (or DICOM series folders) are one pair. Three folders of pictures or volumes are matched by file name
-    without suffix; beside a fused volume, the picture of the same name is passed over.
+    without suffix; beside a fused volume, the picture of the same name is passed over, and what has its name and more
+    (``case1_check`` beside ``case1``).
 
     Raises:
         UsageError: a path does not exist, or folders and files are mixed.
@@ -120,11 +121,16 @@ def match_files(fused: Path, a: Path, b: Path) -> tuple[list[PairFiles], list[st
     if not any(folders):
         return [PairFiles(stem_of(fused), fused, a, b)], []
     if not all(folders):
-        raise UsageError("FUSED, A and B: give three files or three folders whose files match by name.", "E_MIXED")
-    found = [_by_stem(folder) for folder in (fused, a, b)]
-    common = sorted(set.intersection(*map(set, found)))
-    lonely = sorted({*found[1], *found[2]}.difference(common))
-    return [PairFiles(stem, *(by_stem[stem] for by_stem in found)) for stem in common], lonely
+        empty = [str(path) for path, is_one in zip((fused, a, b), folders, strict=True) if path.is_dir() and not is_one]
+        found = f" No picture or volume lies in {' or '.join(empty)} itself." if empty else ""
+        raise UsageError(
+            f"FUSED, A and B: give three files or three folders whose files match by name.{found}", "E_MIXED"
+        )
+    files = [_by_stem(folder) for folder in (fused, a, b)]
+    common = sorted(set.intersection(*map(set, files)))
+    beside = {stem for stem in files[0] if any(stem.startswith(f"{name}_") for name in common)}
+    lonely = sorted({*files[0], *files[1], *files[2]}.difference(common, beside))
+    return [PairFiles(stem, *(by_stem[stem] for by_stem in files)) for stem in common], lonely
 
 
 _BYTE = 255.0

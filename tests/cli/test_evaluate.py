@@ -317,6 +317,23 @@ def test_of_two_files_of_one_name_none_is_chosen(ddfm: Run, tmp_path: Path) -> N
     assert code == 2 and "one.bmp" in err and "Keep one" in err and out == ""
 
 
+def test_a_result_without_sources_is_named_and_what_lies_beside_a_result_is_not(ddfm: Run, tmp_path: Path) -> None:
+    for folder in "fab":
+        save_pictures(tmp_path / folder, one=picture(1))
+    save_pictures(tmp_path / "f", one_check=picture(2), two_fused=picture(3))
+    code, _, errors = ddfm(tmp_path / "f", tmp_path / "a", tmp_path / "b")
+    assert code == 0 and "not in all three folders: two_fused\n" in errors
+
+
+def test_a_folder_with_nothing_but_subfolders_is_named(ddfm: Run, tmp_path: Path) -> None:
+    for folder in "fab":
+        save_pictures(tmp_path / folder, one=picture(1))
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "f").rename(tmp_path / "outer/f")
+    code, _, errors = ddfm(tmp_path / "outer", tmp_path / "a", tmp_path / "b")
+    assert code == 2 and f"in {tmp_path / 'outer'} itself" in errors.replace("\n", " ")
+
+
 def test_nothing_in_common(ddfm: Run, tmp_path: Path) -> None:
     for folder in "fab":
         save_pictures(tmp_path / folder, **{f"only_{folder}": picture(0)})
