@@ -233,9 +233,11 @@ def _scores(reader: _Readings, plan: _Plan, size: int, observer: str) -> _Scores
     for fold in (0, 1):
         train, test = (np.arange(plan.realisations) % 2 == f for f in (fold, 1 - fold))
         template = _template(absent[:, train], present[:, train], plan, size, train, observer)
-        usual = absent[:, test].mean(axis=1, keepdims=True)
-        tested[0][:, test] = (absent[:, test] - usual) @ template
-        tested[1][:, test] = (present[:, test] - usual) @ template
+        # The mean of n realisations has a share of their noise: without the factor 1 / n of its variance would be lost.
+        noise = absent[:, test] - absent[:, test].mean(axis=1, keepdims=True)
+        noise *= np.sqrt(test.sum() / (test.sum() - 1))
+        tested[0][:, test] = noise @ template
+        tested[1][:, test] = (noise + present[:, test] - absent[:, test]) @ template
     return _Scores(*tested)
 
 

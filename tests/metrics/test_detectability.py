@@ -41,6 +41,12 @@ def test_a_copy_of_a_source_is_as_good_as_the_source_and_blind_to_the_other() ->
         assert found[kind].efficiency["DoG"] < 0.03 and found[kind].difference[1] < -0.2
 
 
+def test_an_observer_that_learnt_from_few_realisations_is_a_little_worse_than_one_that_knows_never_better() -> None:
+    found = study(lambda a, b: a, realisations=12)
+    knowing = np.mean([auc_of_dprime(level) for level in LEVELS])
+    assert knowing - 0.02 < np.mean([cell.auc_source for cell in found.values()]) < knowing
+
+
 def test_the_mean_of_two_equally_noisy_sources_has_half_the_efficiency() -> None:
     """Signal halved, noise power halved: (1/2)² / (1/2)."""
     found = study(mean, realisations=12)
