@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from ddfm_monai.cli.demo import run_demo
 
@@ -23,23 +23,21 @@ COLOURS = 128
 
 
 def main(target: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        seen = screenshot(run_demo(Path(folder))["page"])
-    seen.quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
-
-
-def screenshot(page: Path) -> Image.Image:
-    """The page as it is at first."""
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=shutil.which("chromium") or shutil.which("google-chrome"), args=ARGUMENTS
-        )
-        tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        tab.goto(page.as_uri())
-        tab.wait_for_selector("html[data-ready]")
-        taken = tab.screenshot()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = driver.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        draw(browser, run_demo(Path(folder))["page"], target)
         browser.close()
-    return Image.open(io.BytesIO(taken)).convert("RGB")
+
+
+def draw(browser: Browser, page: Path, target: Path) -> None:
+    """The page as it is at first, as a PNG file of few colours."""
+    tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+    tab.goto(page.as_uri())
+    tab.wait_for_selector("html[data-ready]")
+    seen = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
+    tab.close()
+    seen.quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 if __name__ == "__main__":

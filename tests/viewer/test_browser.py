@@ -6,7 +6,6 @@ import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -394,14 +393,14 @@ def test_without_webgl_it_says_so(browser, document, tmp_path) -> None:
     found.page.close()
 
 
-def test_the_documents_picture_of_it_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documents_picture_of_it_can_be_drawn_again(browser, tmp_path: Path, monkeypatch) -> None:
     """docs/images/viewer.png, coarser: the page at its first sight, all three volumes drawn."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
     import viewer_picture as made
 
-    coarse = partial(made.run_demo, phantom={"resolution": 4.0, "slice_distance": 20.0}, device="cpu", steps=1)
-    monkeypatch.setattr(made, "run_demo", coarse)
-    made.main(tmp_path / "viewer.png")
+    coarse = {"resolution": 4.0, "slice_distance": 20.0}
+    page = made.run_demo(tmp_path / "demo", phantom=coarse, device="cpu", steps=1)["page"]
+    made.draw(browser, page, tmp_path / "viewer.png")
     drawn = np.asarray(Image.open(tmp_path / "viewer.png").convert("L"), dtype=float)
     assert drawn.shape == (made.HEIGHT, made.WIDTH)
     panes = drawn[150:, 5:685]
