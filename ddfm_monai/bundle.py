@@ -28,7 +28,7 @@ from monai.transforms.transform import MapTransform
 from monai.utils.enums import CommonKeys
 
 from ddfm_monai.errors import DDFMError, UsageError
-from ddfm_monai.files import check_writable_target, sha256_of
+from ddfm_monai.files import check_writable_file, sha256_of
 from ddfm_monai.fusion.many import read_ahead
 from ddfm_monai.fusion.outputs import output_names, write_outputs
 from ddfm_monai.fusion.pairs import Pair, find_pairs, target_in
@@ -235,7 +235,7 @@ class Targets:
         if self._given.setdefault(target, pair) != pair:
             raise _same_name(target, pair)
         for path in output_names(target, self.settings).values():
-            check_writable_target(path, self.overwrite)
+            check_writable_file(path, self.overwrite)
         return target
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "atomic_path",
     "check_folder_takes_files",
     "check_name",
+    "check_writable_file",
     "check_writable_target",
     "sha256_of",
 ]
@@ -32,6 +33,17 @@ def check_writable_target(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: already exists. Choose another output or pass --overwrite.", "E_OUTPUT_EXISTS")
     check_folder_takes_files(path.parent)
+
+
+def check_writable_file(path: Path, overwrite: bool) -> None:
+    """As :func:`check_writable_target`, for what is to be a file: no folder may stand there."""
+    check_name(path)
+    if path.is_dir():
+        raise UsageError(
+            f"{path}: is a folder, and a file is to be written there. Name the file, or choose another output.",
+            "E_OUTPUT_FOLDER",
+        )
+    check_writable_target(path, overwrite)
 
 
 def check_name(path: Path) -> None:

@@ -26,7 +26,7 @@ from ddfm_monai.dicom.registration import RegistrationObject, second_to_base
 from ddfm_monai.dicom.scan import ScanResult
 from ddfm_monai.dicom.subseries import SubSeries
 from ddfm_monai.errors import UsageError
-from ddfm_monai.files import atomic_path, check_writable_target
+from ddfm_monai.files import atomic_path, check_writable_file
 
 __all__ = ["COLUMNS", "read_manifest", "why_nothing_runs", "write_manifest"]
 
@@ -70,7 +70,7 @@ def write_manifest(result: PairingResult, path: Path, overwrite: bool = False, m
         UsageError: the file exists and ``overwrite`` is false, or the suffix is neither ``.csv`` nor ``.json``.
     """
     _check_suffix(path)
-    check_writable_target(path, overwrite)
+    check_writable_file(path, overwrite)
     rows = [
         *(_row(pair, "run") for pair in result.pairs),
         *(_row_of_skipped(item, "ambiguous", missing) for item in result.ambiguous),

@@ -67,7 +67,7 @@ def run_demo(
     Raises:
         UsageError: if there are files of these names already, and ``overwrite`` is not given.
     """
-    from ddfm_monai.files import atomic_path, check_writable_target
+    from ddfm_monai.files import atomic_path, check_writable_file
     from ddfm_monai.fusion.outputs import output_names, write_preview
     from ddfm_monai.fusion.page import page_of
     from ddfm_monai.lock import target_locks
@@ -77,7 +77,7 @@ def run_demo(
     results = output_names(folder / "mri_fused.nii.gz", page=True)
     made = phantom_paths(folder)
     for path in (made.mri, made.ct, made.pet, *results.values()):  # a folder may hold an mri.nii.gz of one's own
-        check_writable_target(path, overwrite)
+        check_writable_file(path, overwrite)
     sources = write_phantom(folder, **(phantom or {}))
     settings = {
         "reference": str(sources.mri),

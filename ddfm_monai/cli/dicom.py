@@ -83,12 +83,12 @@ def scan(
     """
     from ddfm_monai.batch.manifest import write_manifest
     from ddfm_monai.batch.pairing import missing_options
-    from ddfm_monai.files import check_writable_target
+    from ddfm_monai.files import check_writable_file
     from ddfm_monai.protocol import quiet_libraries
 
     screen = _Screen(show_phi)
     if output is not None:
-        check_writable_target(output, overwrite)
+        check_writable_file(output, overwrite)
         if output.resolve().is_relative_to(source.resolve()):
             raise UsageError(f"{output}: lies inside the input folder, which is never written to.", "E_INSIDE_INPUT")
     options = _pairing_options(settings, select, max_days)

@@ -55,10 +55,10 @@ def evaluate(
       ddfm evaluate fused.nii.gz mri.nii.gz ct.nii.gz
       ddfm evaluate fused_folder mri_folder ct_folder --html report.html
     """
-    from ddfm_monai.files import check_writable_target
+    from ddfm_monai.files import check_writable_file
 
     for path in filter(None, (csv, json, html)):
-        check_writable_target(path, overwrite)
+        check_writable_file(path, overwrite)
 
     from rich.console import Console
 

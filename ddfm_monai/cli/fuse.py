@@ -213,7 +213,7 @@ class _Plan:
         Raises:
             UsageError: an output is a source, cannot be made, or is there already and something else.
         """
-        from ddfm_monai.files import check_name, check_writable_target
+        from ddfm_monai.files import check_name, check_writable_file
         from ddfm_monai.fusion.outputs import check_target
         from ddfm_monai.volumes.sidecar import sidecar_of
 
@@ -238,7 +238,7 @@ class _Plan:
                 done.append((job, record))
                 continue
             for path in names.values():
-                check_writable_target(path, self.overwrite)
+                check_writable_file(path, self.overwrite)
             to_do.append(job)
         return to_do, done
 

@@ -39,7 +39,7 @@ def view(
       ddfm view fused.nii.gz
       ddfm view fused.nii.gz mri.nii.gz ct.nii.gz -o page.html --open
     """
-    from ddfm_monai.files import atomic_path, check_writable_target
+    from ddfm_monai.files import atomic_path, check_writable_file
     from ddfm_monai.fusion.outputs import output_names
     from ddfm_monai.fusion.page import page_of_files
     from ddfm_monai.protocol import quiet_libraries
@@ -50,7 +50,7 @@ def view(
     page = output or output_names(result, page=True)["page"]
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{page}: the page is an HTML file. Name one: {page.stem}.html.")
-    check_writable_target(page, overwrite)
+    check_writable_file(page, overwrite)
     with quiet_libraries():
         document = page_of_files(result, given, settings)
     with atomic_path(page) as temporary:

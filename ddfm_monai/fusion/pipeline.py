@@ -394,7 +394,9 @@ def _make_inferer(chosen: FusionSettings) -> DDFMInferer:
 def _place(prior: nn.Module | str | Path, chosen: FusionSettings) -> Prior:
     """The prior on the chosen device and in the chosen arithmetic."""
     with usable(chosen.device):
-        device = torch.device(chosen.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        usual = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(usual if chosen.device is None else chosen.device)
+        torch.zeros(1, device=device).item()  # one that is not there, or holds no values, says so here
         loaded = as_prior(prior)
         return loaded.on(device, choose_precision(chosen.precision, device))
 

@@ -384,3 +384,14 @@ def test_the_installed_command_explains_itself() -> None:
         [sys.executable, "-m", "ddfm_monai", "evaluate", "--help"], capture_output=True, text=True, check=True
     )
     assert all(option in done.stdout for option in ("--csv", "--json", "--html", "--second-kind"))
+
+
+@pytest.mark.parametrize("option", ["--html", "--json", "--csv"])
+def test_a_folder_where_a_file_is_meant_is_refused_before_the_work(
+    ddfm: Run, fused: Path, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr("ddfm_monai.metrics.files.evaluate_files", None)  # the work
+    (tmp_path / "folder").mkdir()
+    code, _, err = ddfm("evaluate", fused, *pair, option, tmp_path / "folder", "--overwrite")
+    assert code == 2
+    assert "is a folder" in err

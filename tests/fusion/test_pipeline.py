@@ -216,6 +216,9 @@ def test_volumes_that_do_not_overlap_are_refused(sources, tiny_prior):
         {"steps": 2000},
         {"likelihood": "best"},
         {"device": "cuda:99"},
+        {"device": 99},
+        {"device": "meta"},  # holds no values
+        {"device": ""},
         {"window": "40,80", "second_kind": "pet"},
     ],
 )
