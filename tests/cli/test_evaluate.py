@@ -392,6 +392,6 @@ def test_a_folder_where_a_file_is_meant_is_refused_before_the_work(
 ) -> None:
     monkeypatch.setattr("ddfm_monai.metrics.files.evaluate_files", None)  # the work
     (tmp_path / "folder").mkdir()
-    code, _, err = ddfm("evaluate", fused, *pair, option, tmp_path / "folder", "--overwrite")
+    code, _, err = ddfm(fused, *pair, option, tmp_path / "folder", "--overwrite")
     assert code == 2
     assert "is a folder" in err
