@@ -32,6 +32,8 @@ def check_target(target: Path) -> None:
     """Raise UsageError if no volume can be written under this name."""
     if target.is_dir():
         raise UsageError(f"{target}: is a folder. Name the file: {target / 'fused.nii.gz'}", "E_SUFFIX")
+    if not stem_of(target):
+        raise UsageError(f"{target}: is an ending without a name. Name the file: fused{target.name}", "E_SUFFIX")
     if suffix_of(target) not in WRITABLE_SUFFIXES:
         raise UsageError(
             f"{target}: its ending names no format that can be written. Use one of {', '.join(WRITABLE_SUFFIXES)}.",

@@ -357,6 +357,12 @@ def test_two_dicom_series_give_a_volume_or_a_series(ddfm, tmp_path):
     assert {ds.Modality for ds in written} == {"MR"} and all("FUSED" in ds.ImageType for ds in written)
 
 
+def test_an_ending_without_a_name_is_no_file_to_write(ddfm, pair, tmp_path):
+    done = ddfm("fuse", *pair, "-o", tmp_path / ".nii.gz")
+    assert done.returncode == 2 and "Name the file: fused.nii.gz" in done.stderr
+    assert not (tmp_path / ".nii.gz").exists()
+
+
 @pytest.mark.parametrize("folder", [".", "", "/"])
 def test_a_folder_without_a_name_is_no_file_to_write_or_look_at(ddfm, pair, folder):
     done = ddfm("fuse", *pair, "-o", folder)
