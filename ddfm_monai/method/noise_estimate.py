@@ -76,12 +76,13 @@ def estimate_noise(slices: Tensor, black: float = -1.0, white: float = 1.0) -> N
         return None
     evenly = torch.linspace(0, len(slices) - 1, min(len(slices), _SLICES)).round().long()
     grey = (slices[evenly.to(slices.device)].float().cpu() - black) * (255 / (white - black))
-    ceiling = _air_ceiling(grey)
+    mean, sd = _small_windows(grey)
+    ceiling = _air_ceiling(mean, sd)
     windows = _tissue(grey, ceiling)
     if len(windows) < _FEWEST_WINDOWS:
         return None
     power = _power(windows)
-    air = _air(grey, ceiling)
+    air = _air(mean, sd, ceiling)
     fit = _most_likely(_quiet(power), air)
     return fit.noise() if _is_noise(fit, air, _unevenness(power, fit), len(grey)) else None
 
@@ -100,12 +101,11 @@ def _tissue(grey: Tensor, air_ceiling: float) -> Tensor:
     return windows[(clipped < 0.02) & (mean > darkest) & (mean < 245)]
 
 
-def _air_ceiling(grey: Tensor) -> float:
+def _air_ceiling(mean: Tensor, sd: Tensor) -> float:
     """Mean of a window in grey levels up to which it is air or as dark: 15, more where magnitudes have a bright air.
 
     There the darkest windows have a mean of 1.9 sd (Rayleigh), all alike, which tissue has not.
     """
-    mean, sd = _small_windows(grey)
     scanned = sd > _ONE_VALUE
     ceiling = 1.25 * float(mean[scanned].quantile(0.1)) if scanned.any() else 0.0
     if ceiling <= _BLACK:
@@ -125,14 +125,13 @@ def _small_windows(grey: Tensor) -> tuple[Tensor, Tensor]:
     return windows.mean(2), windows.std(2)
 
 
-def _air(grey: Tensor, ceiling: float) -> float:
+def _air(mean: Tensor, sd: Tensor, ceiling: float) -> float:
     """Standard deviation in air, grey levels: that of windows that are dark in the mean; 0 without any air.
 
     Of all slices the quietest, as of the windows of tissue. A window of one value was never scanned (padding, a mask)
     or is silent, and says nothing. Where no air is in view, dark tissue is as black. Within a slice noise is the same
     all over, tissue is not.
     """
-    mean, sd = _small_windows(grey)
     scanned = sd > _ONE_VALUE
     air = (mean < ceiling) & scanned
     if air.sum() < _LEAST_AIR * scanned.sum() or not air.any():
