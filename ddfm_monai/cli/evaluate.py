@@ -178,6 +178,7 @@ def _evaluate_all(
     """Evaluate pair by pair; a pair that cannot be measured is named and left out."""
     from rich.progress import Progress
 
+    from ddfm_monai.fusion.page import doubts_of_sources
     from ddfm_monai.metrics.files import evaluate_files
 
     evaluations = []
@@ -197,6 +198,7 @@ def _evaluate_all(
             except DDFMError as error:
                 messages.print(f"{pair.name}: {error}")
                 continue
+            evaluation.notes.extend(doubts_of_sources(pair.fused, (pair.a, pair.b)))
             for note in evaluation.notes:
                 messages.print(f"{pair.name}: {note}")
             evaluations.append(evaluation)

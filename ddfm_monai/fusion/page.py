@@ -21,7 +21,7 @@ from ddfm_monai.viewer import part_of, viewer_page
 from ddfm_monai.volumes import READABLE_SUFFIXES, Scaling, Source, is_picture, read_source, read_volume, suffix_of
 from ddfm_monai.volumes.colour import to_luma
 
-__all__ = ["page_of", "page_of_files"]
+__all__ = ["doubts_of_sources", "page_of", "page_of_files"]
 
 _MOST_TO_SEARCH = 4_000_000_000  # bytes of files that are hashed to find the sources
 
@@ -81,6 +81,15 @@ def page_of_files(result: Path, sources: Sequence[Path], settings: FusionSetting
         point=informative_point((a.onto(_on(fused, a)).grey, b.onto(_on(fused, a), transform).grey, grey)),
         doubts=taken.doubts,
     )
+
+
+def doubts_of_sources(result: Path, sources: Sequence[Path]) -> list[str]:
+    """What a person should know of files that are given as a result's reference and second source, in either order.
+
+    Nothing where nothing beside the result says what it was made of: it may be another program's.
+    """
+    made = _read_account(result) if result.is_file() else {}
+    return list(_take_roles(sources, made).doubts) if made else []
 
 
 def _on(fused: MetaTensor, source: Source) -> Source:

@@ -22,6 +22,7 @@ from PIL import Image
 from ddfm_monai import fuse_volumes
 from ddfm_monai.cli import main
 from ddfm_monai.dicom.write import write_grey
+from ddfm_monai.files import sha256_of
 from ddfm_monai.fusion.outputs import write_outputs
 from ddfm_monai.metrics import METRIC_NAMES, evaluate_pair
 from ddfm_monai.metrics.study import LesionStudy
@@ -395,3 +396,21 @@ def test_a_folder_where_a_file_is_meant_is_refused_before_the_work(
     code, _, err = ddfm(fused, *pair, option, tmp_path / "folder", "--overwrite")
     assert code == 2
     assert "is a folder" in err
+
+
+def test_sources_that_the_result_was_not_made_of_are_told(
+    ddfm: Run, fused: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    made = {
+        "sampling": {},
+        **{role: {"sha256": sha256_of(p)} for role, p in zip(("reference", "second"), pair, strict=True)},
+    }
+    (tmp_path / "fused.json").write_text(json.dumps(made))
+    for sources in (pair, pair[::-1]):
+        code, _, err = ddfm(fused, *sources)
+        assert code == 0 and "SHA-256" not in err
+    other = tmp_path / "other.nii"
+    nib.save(nib.load(pair[1]), other)  # not compressed: other bytes
+    code, _, err = ddfm(fused, pair[0], other, "--html", tmp_path / "report.html")
+    assert code == 0 and "given as second source is not the one that the result was made of" in err
+    assert "not the one that the result was made of" in (tmp_path / "report.html").read_text()
